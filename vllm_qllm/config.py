@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator may configure: parsed and validated once, before any model is loaded.
+
+Every problem raises :class:`ConfigError`, whose message names the field, the value and what is
+allowed. No vLLM and no torch here: a configuration can be checked on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MAX_CLASSES = 8
+CHECKPOINTS = ("layer", "none")
+SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which field, value and why."""
+
+
+def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"priority config: {name} is {value!r}; allowed: {allowed}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+@dataclass(frozen=True)
+class PriorityClass:
+    """A named group of priorities, ``(previous class's max_priority, max_priority]``.
+
+    Attributes:
+        name: label in metrics and messages.
+        max_priority: largest priority that still belongs to the class; None for the last class.
+        max_wait_ms: how long work of this class may be held back by more urgent work before it
+            is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
+        slice_ms: how long it then runs before it may be suspended again. Milliseconds; at least
+            one checkpoint is always passed.
+    """
+
+    name: str
+    max_priority: int | None = None
+    max_wait_ms: float = 2000.0
+    slice_ms: float = 100.0
+
+    def __post_init__(self) -> None:
+        _check(
+            isinstance(self.name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None,
+            "classes[].name",
+            self.name,
+            "lower-case letters, digits and _, starting with a letter, at most 63 characters",
+        )
+        where = f"classes[{self.name}]"
+        _check(
+            self.max_priority is None
+            or (_is_int(self.max_priority) and INT64_MIN <= self.max_priority < INT64_MAX),
+            f"{where}.max_priority",
+            self.max_priority,
+            "a 64-bit integer, or null for the last class",
+        )
+        _check(
+            _is_number(self.max_wait_ms) and 0 < self.max_wait_ms <= 3_600_000,
+            f"{where}.max_wait_ms",
+            self.max_wait_ms,
+            "a number of milliseconds above 0, at most 3600000",
+        )
+        _check(
+            _is_number(self.slice_ms) and 0 < self.slice_ms <= 60_000,
+            f"{where}.slice_ms",
+            self.slice_ms,
+            "a number of milliseconds above 0, at most 60000",
+        )
+
+
+DEFAULT_CLASSES = (
+    PriorityClass("latency_sensitive", max_priority=0),
+    PriorityClass("best_effort"),
+)
+
+
+@dataclass(frozen=True)
+class PriorityConfig:
+    """The whole configuration of a server.
+
+    Attributes:
+        policy: ``step``, ``strict`` or ``module:Class`` of one's own.
+        classes: most urgent first.
+        checkpoints: where a step can be suspended: at every ``layer``, or ``none``.
+        reserved_kv: fraction of the KV blocks that only the most urgent class may use.
+        ride_slowdown: a decode step of urgent requests takes decodes of less urgent ones along
+            while that is expected to make it at most this many times slower; 1 means never.
+        max_preemptions: how often one request may lose its KV blocks to more urgent work.
+        progress_cap: a request that has produced this fraction of its ``max_tokens`` keeps its
+            KV blocks.
+        service_tiers: priority for each ``service_tier`` of a request that names no priority.
+    """
+
+    policy: str = "strict"
+    classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
+    checkpoints: str = "layer"
+    reserved_kv: float = 0.02
+    ride_slowdown: float = 1.25
+    max_preemptions: int = 8
+    progress_cap: float = 0.9
+    service_tiers: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(
+            isinstance(self.policy, str)
+            and (
+                self.policy in ("step", "strict")
+                or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.policy) is not None
+            ),
+            "policy",
+            self.policy,
+            "step, strict, or module:Class",
+        )
+        self._check_classes()
+        _check(self.checkpoints in CHECKPOINTS, "checkpoints", self.checkpoints, ", ".join(CHECKPOINTS))
+        _check(
+            _is_number(self.reserved_kv) and 0 <= self.reserved_kv <= 0.5,
+            "reserved_kv",
+            self.reserved_kv,
+            "a fraction from 0 to 0.5",
+        )
+        _check(
+            _is_number(self.ride_slowdown) and 1 <= self.ride_slowdown <= 100,
+            "ride_slowdown",
+            self.ride_slowdown,
+            "a number from 1 to 100",
+        )
+        _check(
+            _is_int(self.max_preemptions) and 0 <= self.max_preemptions <= 1000,
+            "max_preemptions",
+            self.max_preemptions,
+            "an integer from 0 to 1000",
+        )
+        _check(
+            _is_number(self.progress_cap) and 0 < self.progress_cap <= 1,
+            "progress_cap",
+            self.progress_cap,
+            "a fraction above 0, at most 1",
+        )
+        object.__setattr__(self, "service_tiers", self._tiers(self.service_tiers))
+
+    def _check_classes(self) -> None:
+        classes = self.classes
+        _check(
+            1 <= len(classes) <= MAX_CLASSES, "classes", len(classes), f"1 to {MAX_CLASSES} classes"
+        )
+        names = [c.name for c in classes]
+        _check(len(set(names)) == len(names), "classes[].name", names, "names that differ")
+        for earlier, later in zip(classes, classes[1:], strict=False):
+            _check(
+                earlier.max_priority is not None,
+                f"classes[{earlier.name}].max_priority",
+                None,
+                "an integer: only the last class may leave it out",
+            )
+            _check(
+                later.max_priority is None or later.max_priority > earlier.max_priority,  # type: ignore[operator]
+                f"classes[{later.name}].max_priority",
+                later.max_priority,
+                f"larger than {earlier.max_priority}, the bound of {earlier.name} (most urgent first)",
+            )
+        _check(
+            classes[-1].max_priority is None,
+            f"classes[{classes[-1].name}].max_priority",
+            classes[-1].max_priority,
+            "null: the last class takes all remaining priorities",
+        )
+
+    def _tiers(self, given: Mapping[str, int]) -> dict[str, int]:
+        _check(isinstance(given, Mapping), "service_tiers", given, "an object of tier: priority")
+        last = len(self.classes) - 1
+        # The least urgent class begins just above the bound of the one before it.
+        flex = 0 if last == 0 else max(1, self.classes[last - 1].max_priority + 1)  # type: ignore[operator]
+        tiers = {"priority": -2, "scale": -1, "auto": 0, "default": 0, "flex": flex}
+        for tier, priority in given.items():
+            _check(tier in SERVICE_TIERS, "service_tiers", tier, ", ".join(SERVICE_TIERS))
+            _check(
+                _is_int(priority) and INT64_MIN <= priority <= INT64_MAX,
+                f"service_tiers.{tier}",
+                priority,
+                "a 64-bit integer",
+            )
+            tiers[tier] = priority
+        return tiers
+
+    def rank(self, priority: int) -> int:
+        """Index of the class that ``priority`` belongs to; 0 is the most urgent."""
+        for rank, cls in enumerate(self.classes):
+            if cls.max_priority is None or priority <= cls.max_priority:
+                return rank
+        raise AssertionError("the last class has no bound")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable form that :meth:`from_dict` accepts."""
+        return asdict(self) | {"classes": [asdict(c) for c in self.classes]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PriorityConfig:
+        """Build from a mapping.
+
+        Raises:
+            ConfigError: unknown, malformed or contradictory fields.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"priority config: {data!r} is not an object of field: value")
+        known = {f.name for f in fields(cls)}
+        values = dict(data)
+        for name in values:
+            _check(name in known, "field", name, ", ".join(sorted(known)))
+        if "classes" in values:
+            values["classes"] = tuple(_class(entry) for entry in _entries(values["classes"]))
+        return cls(**values)
+
+    @classmethod
+    def load(cls, source: str | Path | Mapping[str, Any] | None, policy: str | None) -> PriorityConfig:
+        """Combine ``--priority-policy`` with ``--priority-config``.
+
+        Args:
+            source: None, a mapping, JSON text (starting with ``{``) or the path of a JSON file.
+            policy: the policy named on the command line; it must not contradict the source.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`; also an unreadable file or malformed JSON.
+        """
+        data = dict(_read(source))
+        if policy is not None:
+            if "policy" in data and data["policy"] != policy:
+                raise ConfigError(
+                    f"priority config: policy is {data['policy']!r} but --priority-policy is "
+                    f"{policy!r}; allowed: name it once, or the same twice"
+                )
+            data["policy"] = policy
+        _check("policy" in data, "policy", None, "step, strict or module:Class, there or as --priority-policy")
+        return cls.from_dict(data)
+
+
+def _entries(value: Any) -> Sequence[Any]:
+    _check(isinstance(value, (list, tuple)), "classes", value, "a list of classes, most urgent first")
+    return value
+
+
+def _class(entry: Any) -> PriorityClass:
+    if isinstance(entry, PriorityClass):
+        return entry
+    _check(isinstance(entry, Mapping), "classes[]", entry, "an object with name and max_priority")
+    known = {f.name for f in fields(PriorityClass)}
+    for name in entry:
+        _check(name in known, "classes[] field", name, ", ".join(sorted(known)))
+    _check("name" in entry, "classes[]", dict(entry), "an object with a name")
+    return PriorityClass(**entry)
+
+
+def _read(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        return source
+    text = str(source)
+    origin = "--priority-config"
+    if not text.lstrip().startswith("{"):
+        origin = text
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"priority config: cannot read {origin!r} ({error}); allowed: JSON text that "
+                "starts with '{', or the path of a JSON file"
+            ) from error
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"priority config: {origin} is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"priority config: {origin} holds {type(data).__name__}; allowed: an object")
+    return data

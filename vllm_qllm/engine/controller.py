@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's side of the protocol: raise the flag, and run nested steps while one is suspended."""
+
+from __future__ import annotations
+
+import queue
+import time
+from typing import Any
+
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequestType
+from vllm.v1.engine.core import EngineCore, EngineCoreProc
+
+from vllm_qllm.engine.arrivals import ArrivalQueue
+from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.step import Step
+from vllm_qllm.execution.flag import Flag
+from vllm_qllm.execution.protocol import Order, Suspended, deadline
+from vllm_qllm.policy import Resume
+
+# How often a suspended step looks for urgent requests whose grammar is still being compiled.
+BLOCKED_POLL_S = 0.01
+
+
+class Controller:
+    """Belongs to one EngineCore; everything but ``_arrived`` runs on the engine's thread."""
+
+    def __init__(self, engine: EngineCore) -> None:
+        scheduler = engine.scheduler
+        assert isinstance(scheduler, PriorityScheduler)
+        self._engine = engine
+        self._scheduler = scheduler
+        self._flag = Flag()
+        # The step that is running; read by the IO thread.
+        self._running: Step | None = None
+        self._held_back: list[tuple[EngineCoreRequestType, Any]] = []
+        self._nested_outputs: list[dict[int, EngineCoreOutputs]] = []
+        classes = len(scheduler.priority_config.classes)
+        self._arrivals = ArrivalQueue(classes, scheduler.rank, self._arrived)
+        self.checkpoints = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
+            self._flag, classes, self.next_order, self.on_suspended
+        )
+
+    # -- arrivals ------------------------------------------------------------------------------
+
+    def take_over_input(self, engine: EngineCoreProc) -> None:
+        """Replace the engine's input queue, before its IO thread starts."""
+        while not engine.input_queue.empty():
+            self._arrivals.put_nowait(engine.input_queue.get_nowait())
+        engine.input_queue = self._arrivals
+
+    def _arrived(self, rank: int) -> None:
+        step = self._running
+        if step is not None and step.suspendable and rank < step.rank:
+            self._flag.raise_for(step.number)
+
+    def _start(self, step: Step) -> None:
+        self._running = step
+        # An arrival between the engine's last look at its queue and the line above has raised
+        # no flag for this step; one after it does. Looking now leaves no gap.
+        if any(self._arrivals.pending[: step.rank]):
+            self._arrived(0)
+
+    # -- the protocol --------------------------------------------------------------------------
+
+    def next_order(self) -> Order:
+        """How to run the step that was scheduled last."""
+        step = self._scheduler.in_flight[-1]
+        step.resumed_at = time.monotonic()
+        self._start(step)
+        return Order(step.number, step.lane, step.suspendable, deadline(step.budget))
+
+    def on_suspended(self, suspended: Suspended) -> int:
+        """Run nested steps until the policy resumes the suspended one; returns its deadline."""
+        step = self._scheduler.in_flight[-1]
+        assert step.number == suspended.number, (step, suspended)
+        self._running = None
+        step.suspend(time.monotonic(), suspended.checkpoint)
+        budget = self._nest()
+        step.resume(time.monotonic())
+        if not self._scheduler.suspended:
+            self._return_held_back()
+        self._start(step)
+        return deadline(budget)
+
+    def _nest(self) -> float | None:
+        scheduler = self._scheduler
+        while True:
+            self._take_input()
+            plan = scheduler.decide() if self._is_running() else Resume()
+            if isinstance(plan, Resume):
+                break
+            scheduler.use_plan(plan)
+            if not self._step():
+                plan = Resume()  # nothing of it can be scheduled before the suspended step ends
+                break
+        if any(scheduler.load.blocked()[: scheduler.suspended[-1].rank]):
+            return min(BLOCKED_POLL_S, plan.budget or BLOCKED_POLL_S)
+        return plan.budget
+
+    def _is_running(self) -> bool:
+        return not isinstance(self._engine, EngineCoreProc) or self._engine.is_running()
+
+    def _step(self) -> bool:
+        if isinstance(self._engine, EngineCoreProc):
+            return self._engine._process_engine_step()
+        outputs, executed = self._engine.step()
+        self._nested_outputs.append(outputs)
+        self._engine.post_step(executed)
+        return executed
+
+    # -- input and output ----------------------------------------------------------------------
+
+    def _take_input(self) -> None:
+        """Handle what clients sent, except calls that must find no step in flight."""
+        engine = self._engine
+        if not isinstance(engine, EngineCoreProc):
+            return
+        while True:
+            try:
+                request_type, payload = self._arrivals.get_nowait()
+            except queue.Empty:
+                return
+            if request_type == EngineCoreRequestType.UTILITY:
+                self._held_back.append((request_type, payload))
+            else:
+                engine._handle_client_request(request_type, payload)
+
+    def _return_held_back(self) -> None:
+        for item in self._held_back:
+            self._arrivals.put_nowait(item)
+        self._held_back.clear()
+
+    def step_in_process(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
+        """``EngineCore.step`` for an engine without an output queue: nested outputs come first."""
+        outputs, executed = self._engine.step()
+        nested, self._nested_outputs = self._nested_outputs, []
+        for later in (*nested[1:], outputs) if nested else ():
+            for client, more in later.items():
+                first = nested[0].setdefault(client, more)
+                if first is not more:
+                    first.outputs.extend(more.outputs)
+                    first.scheduler_stats = more.scheduler_stats or first.scheduler_stats
+        return (nested[0] if nested else outputs), executed
+
+    def close(self) -> None:
+        """Release the shared memory."""
+        self._flag.close()

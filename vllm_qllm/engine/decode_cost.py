@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a pure decode step takes as a function of its number of requests."""
+
+from __future__ import annotations
+
+
+class DecodeCost:
+    """Exponentially weighted least squares of ``seconds = a + b * requests``.
+
+    Fed with every pure decode step; asked how many less urgent decodes may ride along.
+
+    Args:
+        decay: weight of the past at each observation; 0.98 forgets over some fifty steps.
+    """
+
+    def __init__(self, decay: float = 0.98) -> None:
+        self._decay = decay
+        self._w = self._wx = self._wy = self._wxx = self._wxy = 0.0
+
+    def observe(self, requests: int, seconds: float) -> None:
+        """Add the measured duration of one pure decode step."""
+        d = self._decay
+        self._w = d * self._w + 1.0
+        self._wx = d * self._wx + requests
+        self._wy = d * self._wy + seconds
+        self._wxx = d * self._wxx + requests * requests
+        self._wxy = d * self._wxy + requests * seconds
+
+    def predict(self, requests: int) -> float | None:
+        """Expected seconds, or None while too little is known to tell."""
+        if self._w < 3.0:
+            return None
+        mean_x, mean_y = self._wx / self._w, self._wy / self._w
+        variance = self._wxx / self._w - mean_x * mean_x
+        if variance < 0.05:
+            return None
+        # More requests never cost less: noise must not turn the slope around.
+        slope = max(0.0, (self._wxy / self._w - mean_x * mean_y) / variance)
+        return max(mean_y + slope * (requests - mean_x), 1e-6)
+
+    def riders(self, urgent: int, candidates: int, slowdown: float) -> int:
+        """How many of ``candidates`` may join ``urgent`` decodes within ``slowdown``.
+
+        While nothing is known one may join, which is how it becomes known.
+        """
+        if urgent <= 0 or candidates <= 0 or slowdown <= 1.0:
+            return 0
+        alone = self.predict(urgent)
+        together = self.predict(urgent + 1)
+        if alone is None or together is None:
+            return 1
+        per_rider = together - alone
+        if per_rider <= 0.0:
+            return candidates
+        return min(candidates, int(alone * (slowdown - 1.0) / per_rider))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KV blocks under classes: room for urgent work, and no hit on half-written blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.request import Request
+
+if TYPE_CHECKING:
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+
+
+class KVGuard:
+    """Stands in front of ``KVCacheManager.allocate_slots`` of one scheduler.
+
+    vLLM gives up on a waiting request when no block is free, whoever holds them. Here the
+    request takes blocks from held-back requests of strictly less urgent classes; and the less
+    urgent classes leave a reserve, so that a nested step finds blocks while the suspended step,
+    whose blocks cannot be taken, holds many.
+    """
+
+    def __init__(self, scheduler: PriorityScheduler) -> None:
+        self._scheduler = scheduler
+        manager = scheduler.kv_cache_manager
+        self._manager = manager
+        self._allocate = manager.allocate_slots
+        self._reserve = int(scheduler.priority_config.reserved_kv * manager.kv_cache_config.num_blocks)
+        manager.allocate_slots = self.allocate_slots  # type: ignore[method-assign]
+
+    def allocate_slots(self, request: Request, *args: Any, **kwargs: Any) -> KVCacheBlocks | None:
+        """vLLM's ``allocate_slots`` by class: same arguments, same result."""
+        scheduler = self._scheduler
+        rank = scheduler.rank(request)
+        if rank > 0 and self._others_hold_blocks(request):
+            kwargs["reserved_blocks"] = kwargs.get("reserved_blocks", 0) + self._reserve
+        blocks = self._allocate(request, *args, **kwargs)
+        if blocks is None:
+            for victim in scheduler.held_victims(rank):
+                scheduler.take_blocks(victim)
+                blocks = self._allocate(request, *args, **kwargs)
+                if blocks is not None:
+                    break
+        return blocks
+
+    def _others_hold_blocks(self, request: Request) -> bool:
+        # The only admitted request may use the reserve: it must be able to finish.
+        scheduler = self._scheduler
+        admitted = len(scheduler.running) + len(scheduler._held)
+        return admitted > (request in scheduler.running)
+
+    def written_by(self, requests: list[Request], scheduled: dict[str, int]) -> frozenset[int]:
+        """Ids of the blocks that a step writes, for the tokens scheduled for each request.
+
+        ``num_computed_tokens`` has already been advanced past the scheduled tokens.
+        """
+        written: set[int] = set()
+        managers = self._manager.coordinator.single_type_managers
+        for request in requests:
+            end = request.num_computed_tokens
+            start = end - scheduled[request.request_id]
+            for manager, blocks in zip(
+                managers, self._manager.get_block_ids(request.request_id), strict=True
+            ):
+                first, last = start // manager.block_size, -(-end // manager.block_size)
+                written.update(blocks[first:last])
+        return frozenset(written)
+
+    def without_unwritten(
+        self, blocks: KVCacheBlocks, num_tokens: int, boundary: int, diverged: bool
+    ) -> tuple[KVCacheBlocks, int, int, bool]:
+        """Cut a prefix-cache hit before the first block that a suspended step still writes.
+
+        vLLM registers a block's hash when the block is allocated, layers before it is written.
+        Groups of different block sizes are cut to nothing: rare, and always right.
+        """
+        unwritten = frozenset().union(*(s.unwritten_blocks for s in self._scheduler.suspended))
+        if not num_tokens or not unwritten:
+            return blocks, num_tokens, boundary, diverged
+        groups = blocks.blocks
+        valid = min(
+            next((i for i, b in enumerate(group) if b.block_id in unwritten), len(group))
+            for group in groups
+        )
+        if all(valid >= len(group) for group in groups):
+            return blocks, num_tokens, boundary, diverged
+        if len(groups) > 1:
+            return self._manager.empty_kv_cache_blocks, 0, 0, False
+        kept = valid * self._manager.coordinator.single_type_managers[0].block_size
+        return self._manager.truncate_computed_blocks(blocks, kept), kept, boundary, diverged

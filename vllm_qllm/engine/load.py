@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much work each class has, and how long each has been held back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_qllm.engine.step import Step
+from vllm_qllm.policy import ClassView
+
+if TYPE_CHECKING:
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+
+
+def _is_blocked(request: Request) -> bool:
+    """Whether a waiting request could not be scheduled now (its grammar is still compiling)."""
+    if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+        structured = request.structured_output_request
+        return structured is not None and not structured.grammar
+    return request.status in (
+        RequestStatus.WAITING_FOR_REMOTE_KVS,
+        RequestStatus.WAITING_FOR_STREAMING_REQ,
+    )
+
+
+class LoadMeter:
+    """Counts per class for the policy. Times are ``time.monotonic()`` seconds."""
+
+    def __init__(self, scheduler: PriorityScheduler) -> None:
+        self._scheduler = scheduler
+        # When each class last led a step, or got work after having none.
+        self._since: list[float | None] = [None] * len(scheduler.priority_config.classes)
+
+    def classes(self, now: float) -> tuple[ClassView, ...]:
+        """One view a class, most urgent first; requests of suspended steps are left out."""
+        scheduler = self._scheduler
+        ranks = range(len(self._since))
+        prefilling = [0 for _ in ranks]
+        decoding = [0 for _ in ranks]
+        for request in scheduler.running:
+            if scheduler.is_suspended(request.request_id):
+                continue
+            counts = prefilling if request.is_prefill_chunk else decoding
+            counts[scheduler.rank(request)] += 1
+        blocked = self.blocked()
+        views = []
+        for rank in ranks:
+            queued = scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
+            waiting = queued - blocked[rank]
+            if not (waiting or prefilling[rank] or decoding[rank]):
+                self._since[rank] = None
+            elif self._since[rank] is None:
+                self._since[rank] = now
+            starved = now - (self._since[rank] or now)
+            views.append(ClassView(rank, waiting, prefilling[rank], decoding[rank], starved))
+        return tuple(views)
+
+    def blocked(self) -> list[int]:
+        """Waiting requests a class that cannot be scheduled yet, whatever the plan."""
+        counts = [0] * len(self._since)
+        for request in self._scheduler.deferred_waiting:
+            if _is_blocked(request):
+                counts[self._scheduler.rank(request)] += 1
+        return counts
+
+    def any_work(self) -> bool:
+        """Whether anything but blocked requests is there to schedule."""
+        running, waiting = self._scheduler.get_request_counts()
+        return running > 0 or waiting > sum(self.blocked())
+
+    def scheduled(self, step: Step, now: float) -> None:
+        """Note which class led a step."""
+        if step.request_ids:
+            self._since[step.rank] = now

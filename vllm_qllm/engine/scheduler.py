@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler: hold back what the plan leaves out, let vLLM schedule, restore.
+
+vLLM's own ``schedule()`` does all the work on the requests left in ``running`` and visible in
+``waiting``. A request that is held back stays admitted and keeps its KV blocks (it is parked in
+place); only a shortage of blocks for more urgent work takes them away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_qllm.config import PriorityConfig
+from vllm_qllm.engine.class_queue import ClassQueue
+from vllm_qllm.engine.decode_cost import DecodeCost
+from vllm_qllm.engine.kv_guard import KVGuard
+from vllm_qllm.engine.load import LoadMeter
+from vllm_qllm.engine.step import Step
+from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, SuspendedView, resolve
+
+EVERYTHING = Run(rank=0, fill=True)
+
+
+class PriorityScheduler(Scheduler):
+    """vLLM's scheduler with classes, a policy, and suspended steps.
+
+    Attributes:
+        in_flight: steps that are scheduled and not completed, outermost first. Steps nest, so the
+            last one is the one that runs and all before it are suspended.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.priority_config = PriorityConfig.from_dict(self.vllm_config.additional_config["priority"])
+        self.priority_policy: Policy = resolve(self.priority_config)
+        classes = len(self.priority_config.classes)
+        self.waiting: ClassQueue = ClassQueue(self.rank, classes)
+        self.kv_holding_waiting: ClassQueue = ClassQueue(self.rank, classes)
+        self.in_flight: list[Step] = []
+        self.decode_cost = DecodeCost()
+        self.load = LoadMeter(self)
+        self.kv_guard = KVGuard(self)
+        self._plan: Run | None = None
+        self._held: list[Request] = []
+        self._step_numbers = itertools.count(1)
+        # A step takes the lane of its class; what cannot be suspended never needs a spare one.
+        self.in_step = self.priority_config.checkpoints != "none"
+
+    # -- classes and views ---------------------------------------------------------------------
+
+    def rank(self, request: Request) -> int:
+        """Class of a request; 0 is the most urgent."""
+        return self.priority_config.rank(request.priority)
+
+    @property
+    def suspended(self) -> list[Step]:
+        """The suspended steps, outermost first; all work nests on the last one."""
+        return [step for step in self.in_flight if step.suspended_at is not None]
+
+    def is_suspended(self, request_id: str) -> bool:
+        """Whether the request is part of a suspended step."""
+        return any(request_id in step.request_ids for step in self.suspended)
+
+    def view(self, now: float) -> EngineView:
+        """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
+        classes = self.load.classes(now)
+        innermost = self.suspended[-1] if self.suspended else None
+        leader = next((c for c in classes if c.has_work), None)
+        candidates = sum(c.decoding for c in classes[leader.rank + 1 :]) if leader else 0
+        return EngineView(
+            classes=classes,
+            suspended=innermost
+            and SuspendedView(
+                innermost.rank,
+                now - (innermost.suspended_at or now),
+                innermost.ran,
+                innermost.checkpoint,
+            ),
+            ride_limit=self.decode_cost.riders(
+                leader.decoding, candidates, self.priority_config.ride_slowdown
+            )
+            if leader
+            else 0,
+        )
+
+    def decide(self) -> Plan:
+        """Ask the policy, and check its answer.
+
+        Raises:
+            RuntimeError: an answer that cannot be carried out.
+        """
+        view = self.view(time.monotonic())
+        plan = self.priority_policy.plan(view)
+        limit = self.suspended[-1].rank if self.suspended else len(self.priority_config.classes)
+        valid = (
+            bool(self.suspended) if isinstance(plan, Resume) else isinstance(plan, Run) and 0 <= plan.rank < limit
+        )
+        if not valid:
+            raise RuntimeError(
+                f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run of "
+                f"a rank below {limit}" + (" or Resume" if self.suspended else "")
+            )
+        return plan
+
+    # -- scheduling ----------------------------------------------------------------------------
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        """Schedule one step by the plan of the policy (or by the one set by ``use_plan``)."""
+        plan, self._plan = self._plan, None
+        if plan is None:
+            plan = self._plan_between_steps()
+        output = self._schedule_by(plan, throttle_prefills)
+        if output.total_num_scheduled_tokens == 0 and not self.suspended and len(self.requests) > 0:
+            # The leading class could not be given a block or a slot: let everybody else go on.
+            # The empty output is replaced, so what it announces must be announced again.
+            self.finished_req_ids |= output.finished_req_ids
+            self.reset_preempted_req_ids |= output.preempted_req_ids or set()
+            self.in_flight.pop()
+            output = self._schedule_by(EVERYTHING, throttle_prefills)
+        return output
+
+    def use_plan(self, plan: Run) -> None:
+        """Let the next ``schedule()`` follow ``plan`` without asking the policy."""
+        self._plan = plan
+
+    def _plan_between_steps(self) -> Run:
+        if not self.load.any_work():
+            # Nothing but finished requests to tell the workers about.
+            return EVERYTHING
+        plan = self.decide()
+        assert isinstance(plan, Run)
+        return plan
+
+    def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
+        chosen, self._held = self._split_running(plan)
+        self.running = chosen
+        self._show(plan.leads)
+        slots = self.max_num_active_reqs
+        # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
+        # stand in the way: the model runner holds only the requests of one step.
+        self.max_num_active_reqs = slots - sum(plan.leads(self.rank(r)) for r in self._held)
+        try:
+            output = super().schedule(throttle_prefills)
+        finally:
+            self.max_num_active_reqs = slots
+            self._show()
+            self.running = self.running + self._held
+            self._held = []
+        step = self._describe(plan, output)
+        self.in_flight.append(step)
+        self.load.scheduled(step, time.monotonic())
+        return output
+
+    def _show(self, leads: Callable[[int], bool] | None = None) -> None:
+        self.waiting.show(leads)
+        self.kv_holding_waiting.show(leads)
+
+    def _split_running(self, plan: Run) -> tuple[list[Request], list[Request]]:
+        """Requests that vLLM may schedule now, most urgent first, and those held back."""
+        chosen: list[Request] = []
+        candidates: list[Request] = []
+        held: list[Request] = []
+        for request in self.running:
+            if self.is_suspended(request.request_id):
+                held.append(request)
+            elif plan.leads(self.rank(request)):
+                chosen.append(request)
+            elif plan.riders and self.rank(request) > plan.rank and not request.is_prefill_chunk:
+                candidates.append(request)
+            else:
+                held.append(request)
+        chosen.sort(key=self.rank)
+        # Those that have come furthest ride first: they finish soonest and give blocks back.
+        candidates.sort(key=lambda r: (self.rank(r), -r.num_output_tokens))
+        chosen += candidates[: plan.riders]
+        held += candidates[plan.riders :]
+        limit = self.max_num_running_reqs
+        return chosen[:limit], chosen[limit:] + held
+
+    def _describe(self, plan: Run, output: SchedulerOutput) -> Step:
+        scheduled = output.num_scheduled_tokens
+        requests = [self.requests[request_id] for request_id in scheduled]
+        rank = min(map(self.rank, requests), default=0)
+        suspendable = self.in_step and plan.suspendable and rank > 0
+        # No prompt token in the step: every row is one decoded token.
+        decode = all(n == 1 for n in scheduled.values()) and all(r.num_output_tokens for r in requests)
+        return Step(
+            number=next(self._step_numbers),
+            rank=rank,
+            lane=rank if suspendable else 0,
+            suspendable=suspendable,
+            budget=plan.budget if suspendable else None,
+            request_ids=dict(scheduled),
+            unwritten_blocks=self.kv_guard.written_by(requests, scheduled) if suspendable else frozenset(),
+            decode_rows=len(scheduled) if decode and scheduled else None,
+        )
+
+    # -- suspended steps -----------------------------------------------------------------------
+
+    def _get_local_prefix_cache_hit(self, request: Request) -> tuple[KVCacheBlocks, int, int, bool]:
+        """vLLM's lookup, without blocks that a suspended step has only half written."""
+        return self.kv_guard.without_unwritten(*super()._get_local_prefix_cache_hit(request))
+
+    def held_victims(self, rank: int) -> list[Request]:
+        """Held-back requests whose blocks a request of class ``rank`` may take, first to go first."""
+        config = self.priority_config
+        victims = [
+            r
+            for r in self._held
+            if r.status == RequestStatus.RUNNING
+            and self.rank(r) > rank
+            and not self.is_suspended(r.request_id)
+            and r.num_preemptions < config.max_preemptions
+        ]
+
+        def order(request: Request) -> tuple[bool, int, float]:
+            nearly_done = request.num_output_tokens >= config.progress_cap * request.max_tokens
+            return (nearly_done, -self.rank(request), -request.arrival_time)
+
+        return sorted(victims, key=order)
+
+    def take_blocks(self, victim: Request) -> None:
+        """Preempt a held-back request: its blocks go to more urgent work, it waits again."""
+        self._held.remove(victim)
+        self._preempt_request(victim, time.monotonic())
+
+    def finish_requests(
+        self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
+    ) -> list[Request]:
+        """Finish requests, those of suspended steps when their step completes."""
+        if not self.suspended:
+            return super().finish_requests(request_ids, finished_status)
+        if request_ids is None:
+            request_ids = list(self.requests)
+        elif isinstance(request_ids, str):
+            request_ids = (request_ids,)
+        now = []
+        for request_id in request_ids:
+            step = next((s for s in self.suspended if request_id in s.request_ids), None)
+            if step is None:
+                now.append(request_id)
+            else:
+                step.pending_aborts.append((request_id, finished_status))
+        return super().finish_requests(now, finished_status)
+
+    def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
+        """vLLM's bitmask, in memory of its own: a nested step fills the shared one again."""
+        grammar = super().get_grammar_bitmask(scheduler_output)
+        if grammar is not None and self.in_flight[-1].suspendable:
+            grammar.grammar_bitmask = grammar.grammar_bitmask.copy()
+        return grammar
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        """Apply aborts that waited for this step to complete, then its results."""
+        step = self.in_flight.pop()
+        for request_id, status in step.pending_aborts:
+            super().finish_requests(request_id, RequestStatus(status))
+        step.pending_aborts.clear()
+        return super().update_from_output(scheduler_output, model_runner_output)

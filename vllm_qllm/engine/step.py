@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scheduled step as the engine knows it, from scheduling to completion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """A step in flight or suspended. Times are ``time.monotonic()`` seconds.
+
+    Attributes:
+        number: counts up from 1; the arrival flag names steps by it.
+        rank: its most urgent class.
+        lane: which set of per-step buffers of the model runner it uses.
+        suspendable: whether it stops at checkpoints.
+        budget: seconds it may run before it must suspend, None for no limit.
+        request_ids: the requests in it, with the tokens scheduled for each.
+        unwritten_blocks: KV blocks it writes; their content is not valid before it completes.
+        decode_rows: number of requests when every request decodes one token, else None.
+        resumed_at: when it last began to run.
+        suspended_at: when it was last suspended, None while it runs.
+        ran: seconds it ran before ``resumed_at``.
+        checkpoint: the checkpoint it was last suspended at, 0 before.
+        suspensions: how often it has been suspended.
+    """
+
+    number: int
+    rank: int
+    lane: int
+    suspendable: bool
+    budget: float | None
+    request_ids: dict[str, int]
+    unwritten_blocks: frozenset[int] = frozenset()
+    decode_rows: int | None = None
+    resumed_at: float = 0.0
+    suspended_at: float | None = None
+    ran: float = 0.0
+    checkpoint: int = 0
+    suspensions: int = 0
+    suspended_for: float = 0.0
+    pending_aborts: list[tuple[str, int]] = field(default_factory=list)
+
+    def suspend(self, now: float, checkpoint: int) -> None:
+        """Note that the step stopped at ``checkpoint``."""
+        self.ran += now - self.resumed_at
+        self.suspended_at = now
+        self.checkpoint = checkpoint
+        self.suspensions += 1
+
+    def resume(self, now: float) -> None:
+        """Note that the step runs again."""
+        assert self.suspended_at is not None
+        self.suspended_for += now - self.suspended_at
+        self.suspended_at = None
+        self.resumed_at = now

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrival flag: one 64-bit number in shared memory, the step that is asked to suspend.
+
+It names a step, not a wish: an arrival that is noticed just as a step ends would otherwise
+suspend the next one, which may be the urgent request's own.
+"""
+
+from __future__ import annotations
+
+import struct
+from multiprocessing import shared_memory
+
+_CELL = struct.Struct("q")
+
+
+class Flag:
+    """Written by the engine, read by workers at every checkpoint.
+
+    An aligned 8-byte store is atomic on every platform vLLM runs on, so no lock is needed.
+
+    Args:
+        name: of an existing flag to attach to; None creates one.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self._owner = name is None
+        self._memory = shared_memory.SharedMemory(name=name, create=self._owner, size=_CELL.size)
+        if self._owner:
+            self.raise_for(0)
+
+    @property
+    def name(self) -> str:
+        """What another process attaches by."""
+        return self._memory.name
+
+    def raise_for(self, number: int) -> None:
+        """Ask the step ``number`` to suspend at its next checkpoint."""
+        _CELL.pack_into(self._memory.buf, 0, number)
+
+    def names(self, number: int) -> bool:
+        """Whether the step ``number`` is asked to suspend."""
+        return bool(_CELL.unpack_from(self._memory.buf)[0] == number)
+
+    def close(self) -> None:
+        """Detach, and remove the shared memory when this process created it."""
+        self._memory.close()
+        if self._owner:
+            self._owner = False
+            self._memory.unlink()

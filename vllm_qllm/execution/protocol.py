@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What engine and workers say to each other about one step.
+
+    start(scheduler_output, order)  ->  Suspended | output
+    resume(deadline)                ->  Suspended | output
+
+Deadlines are ``time.monotonic_ns()`` values: that clock is one for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+NEVER = 2**63 - 1
+
+
+class Order(NamedTuple):
+    """How a worker is to run a step.
+
+    Attributes:
+        number: the number that the arrival flag names it by.
+        lane: which set of per-step buffers to use.
+        suspendable: whether to look at the flag and the deadline at all.
+        deadline: nanoseconds; suspend at the first checkpoint after it.
+    """
+
+    number: int
+    lane: int
+    suspendable: bool
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """A worker's answer in place of a result: the step stopped at ``checkpoint`` (from 1)."""
+
+    number: int
+    checkpoint: int
+
+
+def deadline(budget: float | None) -> int:
+    """Deadline of a step that starts or resumes now, ``budget`` in seconds or None for never."""
+    return NEVER if budget is None else time.monotonic_ns() + int(budget * 1e9)

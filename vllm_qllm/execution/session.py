@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's stack of steps, and the checkpoint that may suspend the one that runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+
+from vllm_qllm.execution.flag import Flag
+from vllm_qllm.execution.lanes import Lanes
+from vllm_qllm.execution.protocol import Order, Suspended
+
+Suspend = Callable[[Suspended], int]
+
+
+class Session:
+    """Runs steps on one model runner, one on top of another.
+
+    The forward pass of a suspended step stays on the Python stack of this thread, inside
+    :meth:`checkpoint`, with all its activations; whatever runs meanwhile runs on top of it.
+
+    Args:
+        flag: the arrival flag.
+        lanes: the runner's lanes.
+        suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
+            returns the next deadline once the engine resumes the step.
+    """
+
+    def __init__(self, flag: Flag, lanes: Lanes, suspend: Suspend) -> None:
+        self._flag = flag
+        self._lanes = lanes
+        self._suspend = suspend
+        # The step whose forward pass is running, when it may be suspended.
+        self._order: Order | None = None
+        self._passed = 0
+
+    def run(self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]) -> Any:
+        """Run one step in its lane and return what ``execute`` returns."""
+        outer = self._order, self._passed
+        self._lanes.claim(order.lane, output)
+        self._order, self._passed = (order if order.suspendable else None), 0
+        try:
+            return execute(output)
+        finally:
+            self._order, self._passed = outer
+
+    def checkpoint(self) -> None:
+        """Suspend the running step here if its deadline has passed or the flag names it."""
+        order = self._order
+        if order is None:
+            return
+        self._passed += 1
+        if not self._flag.names(order.number) and time.monotonic_ns() < order.deadline:
+            return
+        passed = self._passed
+        # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
+        self._order = None
+        deadline = self._suspend(Suspended(order.number, passed))
+        self._lanes.activate(order.lane)
+        self._order, self._passed = order._replace(deadline=deadline), passed
+
+    def close(self) -> None:
+        """Detach from the flag."""
+        self._flag.close()

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's side of the protocol, mixed into vLLM's worker by ``worker_extension_cls``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+
+from vllm_qllm.execution import rpc_loop
+from vllm_qllm.execution.checkpoints import install
+from vllm_qllm.execution.flag import Flag
+from vllm_qllm.execution.lanes import Lanes
+from vllm_qllm.execution.protocol import Order
+from vllm_qllm.execution.session import Session, Suspend
+
+
+class SuspendableWorker:
+    """Methods that the executors of this package call on every worker."""
+
+    model_runner: Any
+    vllm_config: Any
+
+    def priority_attach(self, flag_name: str, lanes: int, suspend: Suspend | None = None) -> int:
+        """Make steps of this worker suspendable; called once, after the KV cache exists.
+
+        Args:
+            flag_name: of the engine's arrival flag.
+            lanes: number of lanes, one for each class.
+            suspend: how to reach an engine in this process; None to answer over the RPC queue.
+
+        Returns:
+            The number of checkpoints in a forward pass.
+        """
+        session = Session(
+            Flag(flag_name), Lanes(self.model_runner, lanes), suspend or rpc_loop.answer_and_serve
+        )
+        self._priority_session = session
+        context = self.vllm_config.compilation_config.static_forward_context
+        return install(context, session.checkpoint)
+
+    def priority_execute(self, output: SchedulerOutput, order: Order) -> Any:
+        """``execute_model`` in the lane and under the conditions of ``order``."""
+        return self._priority_session.run(output, order, self.execute_model)  # type: ignore[attr-defined]

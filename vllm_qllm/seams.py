@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attributes of vLLM that are replaced at run time, each in one place and for one reason."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+MARK = "__vllm_qllm__"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """One attribute of vLLM that is wrapped.
+
+    Attributes:
+        module: where the owner lives.
+        owner: class name, or "" for the module itself.
+        name: the attribute.
+        parameters: names of its parameters in the vLLM version that we know.
+        why: what it is for, in words for the operator.
+        wrap: makes the replacement from the original function.
+    """
+
+    module: str
+    owner: str
+    name: str
+    parameters: tuple[str, ...]
+    why: str
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.module, self.owner, self.name) if part)
+
+    def holder(self) -> Any:
+        """The class or module that holds the attribute; raises when it is not there."""
+        module = import_module(self.module)
+        return getattr(module, self.owner) if self.owner else module
+
+    def install(self) -> None:
+        """Replace the attribute once; a second call does nothing."""
+        holder = self.holder()
+        raw = vars(holder)[self.name]
+        kind = type(raw) if isinstance(raw, (staticmethod, classmethod)) else None
+        original = raw.__func__ if kind else raw
+        if hasattr(original, MARK):
+            return
+        replacement = functools.wraps(original)(self.wrap(original))
+        setattr(replacement, MARK, str(self))
+        setattr(holder, self.name, kind(replacement) if kind else replacement)
+
+
+def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    def add_cli_args(parser: Any) -> Any:
+        from vllm_qllm.cli import add_options
+
+        return add_options(original(parser))
+
+    return add_cli_args
+
+
+def _init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(
+        self: Any, *args: Any, priority_policy: Any = None, priority_config: Any = None, **kwargs: Any
+    ) -> None:
+        original(self, *args, **kwargs)
+        self.priority_policy, self.priority_config = priority_policy, priority_config
+
+    return __init__
+
+
+def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    def from_cli_args(cls: Any, args: Any) -> Any:
+        from vllm_qllm.cli import OPTIONS
+
+        engine_args = original(cls, args)
+        for option in OPTIONS:
+            setattr(engine_args, option, getattr(args, option, None))
+        return engine_args
+
+    return from_cli_args
+
+
+def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from vllm_qllm.cli import config_of
+
+        config = config_of(self)
+        if config is None:
+            return original(self, *args, **kwargs)
+        from vllm_qllm.apply import apply
+        from vllm_qllm.contract import require
+
+        require()
+        if self.async_scheduling is None:
+            self.async_scheduling = False  # a suspended step has no successor in flight
+        vllm_config = original(self, *args, **kwargs)
+        apply(vllm_config, config)
+        return vllm_config
+
+    return create_engine_config
+
+
+def _engine_core_init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        from vllm_qllm.engine.attach import attach
+
+        original(self, *args, **kwargs)
+        attach(self)
+
+    return __init__
+
+
+def _worker_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def worker_busy_loop(self: Any) -> None:
+        from vllm_qllm.execution.rpc_loop import busy_loop
+
+        busy_loop(self, original)
+
+    return worker_busy_loop
+
+
+ARGS = "vllm.engine.arg_utils"
+CLI = (
+    Seam(ARGS, "EngineArgs", "add_cli_args", ("parser",), "the command-line options", _add_cli_args),
+    Seam(ARGS, "EngineArgs", "__init__", (), "the options of LLM(...)", _init),
+    Seam(ARGS, "AsyncEngineArgs", "__init__", (), "the options of a server", _init),
+    Seam(ARGS, "EngineArgs", "from_cli_args", ("cls", "args"), "reading the options", _from_cli_args),
+    Seam(
+        ARGS,
+        "EngineArgs",
+        "create_engine_config",
+        ("self", "usage_context", "headless"),
+        "choosing scheduler, executor and worker extension",
+        _create_engine_config,
+    ),
+)
+ENGINE = (
+    Seam(
+        "vllm.v1.engine.core",
+        "EngineCore",
+        "__init__",
+        ("self", "vllm_config", "executor_class", "log_stats", "executor_fail_callback",
+         "include_finished_set"),
+        "noticing arrivals and running nested steps",
+        _engine_core_init,
+    ),
+    Seam(
+        "vllm.v1.executor.multiproc_executor",
+        "WorkerProc",
+        "worker_busy_loop",
+        ("self",),
+        "serving RPCs while a step is suspended",
+        _worker_busy_loop,
+    ),
+)
+ALL = (*CLI, *ENGINE)

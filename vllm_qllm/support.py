@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which engines a policy can serve: what is refused, and what falls back to step-level preemption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_qllm.config import ConfigError
+
+
+def refusals(vllm_config: Any) -> list[str]:
+    """Reasons why no policy can serve this engine, in words; empty when one can."""
+    parallel, scheduler = vllm_config.parallel_config, vllm_config.scheduler_config
+    reasons = []
+    if parallel.data_parallel_size > 1:
+        reasons.append("data parallelism (--data-parallel-size) is not supported")
+    if parallel.pipeline_parallel_size > 1:
+        reasons.append("pipeline parallelism (--pipeline-parallel-size) is not supported")
+    if scheduler.scheduler_cls is not None:
+        reasons.append(f"a scheduler class is already set (--scheduler-cls {scheduler.scheduler_cls})")
+    if vllm_config.model_config.runner_type == "pooling":
+        reasons.append("pooling models answer in one step, priorities between steps are vLLM's own "
+                       "(--scheduling-policy priority)")
+    if scheduler.async_scheduling:
+        reasons.append("asynchronous scheduling is on (set --no-async-scheduling)")
+    return reasons
+
+
+def fallbacks(vllm_config: Any) -> list[str]:
+    """Reasons why steps of this engine cannot be suspended; empty when they can."""
+    parallel = vllm_config.parallel_config
+    reasons = []
+    if vllm_config.speculative_config is not None:
+        reasons.append("speculative decoding")
+    if vllm_config.kv_transfer_config is not None or vllm_config.ec_transfer_config is not None:
+        reasons.append("a KV or encoder-cache connector")
+    if vllm_config.lora_config is not None:
+        reasons.append("LoRA adapters")
+    if vllm_config.model_config.is_multimodal_model:
+        reasons.append("multimodal inputs")
+    if vllm_config.model_config.is_hybrid or vllm_config.model_config.is_attention_free:
+        reasons.append("a state-space model")
+    if parallel.enable_expert_parallel:
+        reasons.append("expert parallelism")
+    if parallel.tensor_parallel_size > 1:
+        reasons.append("tensor parallelism")
+    if vllm_config.use_v2_model_runner:
+        reasons.append("model runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0 for V1)")
+    if parallel.worker_extension_cls:
+        reasons.append(f"a worker extension class ({parallel.worker_extension_cls})")
+    if parallel.distributed_executor_backend not in ("mp", "uni"):
+        reasons.append(f"the executor {parallel.distributed_executor_backend!r}")
+    return reasons
+
+
+def refuse(vllm_config: Any, policy: str) -> None:
+    """Raise ConfigError with every reason why ``policy`` cannot serve this engine."""
+    if reasons := refusals(vllm_config):
+        raise ConfigError(f"--priority-policy {policy} cannot serve this engine: " + "; ".join(reasons))
