@@ -104,12 +104,22 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_engine_config
 
 
-def _engine_core_init(original: Callable[..., Any]) -> Callable[..., Any]:
+def _run_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run_busy_loop(self: Any) -> None:
+        from vllm_qllm.engine.attach import attach
+
+        attach(self)
+        original(self)
+
+    return run_busy_loop
+
+
+def _inproc_client_init(original: Callable[..., Any]) -> Callable[..., Any]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         from vllm_qllm.engine.attach import attach
 
         original(self, *args, **kwargs)
-        attach(self)
+        attach(self.engine_core)
 
     return __init__
 
@@ -138,15 +148,24 @@ CLI = (
         _create_engine_config,
     ),
 )
+# vLLM loads plugins inside EngineCore.__init__, so what is replaced in that process must be
+# something that is called after it.
 ENGINE = (
     Seam(
         "vllm.v1.engine.core",
-        "EngineCore",
-        "__init__",
-        ("self", "vllm_config", "executor_class", "log_stats", "executor_fail_callback",
-         "include_finished_set"),
+        "EngineCoreProc",
+        "run_busy_loop",
+        ("self",),
         "noticing arrivals and running nested steps",
-        _engine_core_init,
+        _run_busy_loop,
+    ),
+    Seam(
+        "vllm.v1.engine.core_client",
+        "InprocClient",
+        "__init__",
+        ("self", "vllm_config", "executor_class", "log_stats", "executor_fail_callback"),
+        "nested steps of an engine without a process of its own",
+        _inproc_client_init,
     ),
     Seam(
         "vllm.v1.executor.multiproc_executor",

@@ -16,6 +16,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
 
+from vllm_qllm.engine.attach import attach
 from vllm_qllm.policy import EngineView, Plan, Resume, Run, StrictPolicy
 
 LS, BE = 0, 1
@@ -72,6 +73,7 @@ class ScriptedEngine:
         )
         config = EngineArgs(**(args | engine_args)).create_engine_config()
         self.core = EngineCore(config, Executor.get_class(config), log_stats=True)
+        attach(self.core)
         self.results: dict[str, Result] = {}
         self.on_suspended: Callable[[], None] = lambda: None
         self.suspensions = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EngineCore's input queue, which notices urgent requests the moment they are put in."""
+"""Notices urgent requests the moment EngineCore's IO thread puts them into its input queue."""
 
 from __future__ import annotations
 
@@ -11,39 +11,57 @@ from typing import Any
 from vllm.v1.engine import EngineCoreRequestType
 from vllm.v1.request import Request
 
+Item = tuple[EngineCoreRequestType, Any]
 
-class ArrivalQueue(queue.Queue):  # type: ignore[type-arg]
-    """A ``queue.Queue`` of ``(EngineCoreRequestType, payload)``.
 
-    The IO thread puts, the engine thread gets. ``pending`` counts the added requests of each
-    class that the engine has not taken yet, so that a step which starts just after an arrival
-    can tell that it must not run on.
+class Arrivals:
+    """Watches a ``queue.Queue`` that is already in use.
+
+    ``pending`` counts the added requests of each class that the engine has not taken yet, so
+    that a step which starts just after an arrival can tell that it must not run on. ``_put`` and
+    ``_get`` are what ``queue.Queue`` calls, under its lock, to store and fetch an item; replacing
+    them on the live object loses no item, which replacing the object could.
 
     Args:
+        input_queue: of ``(EngineCoreRequestType, payload)``; the IO thread puts, the engine gets.
         num_classes: number of priority classes.
         rank: class of a request.
         on_arrival: called, on the IO thread, with the class of each added request.
     """
 
     def __init__(
-        self, num_classes: int, rank: Callable[[Request], int], on_arrival: Callable[[int], None]
+        self,
+        input_queue: queue.Queue[Item],
+        num_classes: int,
+        rank: Callable[[Request], int],
+        on_arrival: Callable[[int], None],
     ) -> None:
-        super().__init__()
+        self.queue = input_queue
         self.pending = [0] * num_classes
         self._rank = rank
         self._on_arrival = on_arrival
+        self._store, self._fetch = input_queue._put, input_queue._get
+        with input_queue.mutex:
+            for item in input_queue.queue:
+                self._count(item, 1)
+            input_queue._put, input_queue._get = self._put, self._get  # type: ignore[method-assign]
 
-    def _put(self, item: tuple[EngineCoreRequestType, Any]) -> None:
-        super()._put(item)
+    def _count(self, item: Item, change: int) -> int | None:
+        if item[0] != EngineCoreRequestType.ADD:
+            return None
+        rank = self._rank(item[1][0])
+        self.pending[rank] += change
+        return rank
+
+    def _put(self, item: Item) -> None:
         if item[0] == EngineCoreRequestType.ADD:
-            request = item[1][0]
-            request.priority_arrived = time.monotonic()
-            rank = self._rank(request)
-            self.pending[rank] += 1
+            item[1][0].priority_arrived = time.monotonic()
+        self._store(item)
+        rank = self._count(item, 1)
+        if rank is not None:
             self._on_arrival(rank)
 
-    def _get(self) -> tuple[EngineCoreRequestType, Any]:
-        item: tuple[EngineCoreRequestType, Any] = super()._get()
-        if item[0] == EngineCoreRequestType.ADD:
-            self.pending[self._rank(item[1][0])] -= 1
+    def _get(self) -> Item:
+        item = self._fetch()
+        self._count(item, -1)
         return item

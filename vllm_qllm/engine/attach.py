@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a freshly built EngineCore into one that runs nested steps."""
+"""Turn a built EngineCore, before its first step, into one that runs nested steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,5 @@ def attach(engine: EngineCore) -> None:
         controller.close()
 
     engine.shutdown = shutdown_and_close  # type: ignore[method-assign]
-    if isinstance(engine, EngineCoreProc):
-        controller.take_over_input(engine)
-    else:
+    if not isinstance(engine, EngineCoreProc):
         engine.step_fn = controller.step_in_process

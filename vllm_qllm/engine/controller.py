@@ -10,7 +10,7 @@ from typing import Any
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequestType
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 
-from vllm_qllm.engine.arrivals import ArrivalQueue
+from vllm_qllm.engine.arrivals import Arrivals
 from vllm_qllm.engine.scheduler import PriorityScheduler
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.flag import Flag
@@ -35,18 +35,13 @@ class Controller:
         self._held_back: list[tuple[EngineCoreRequestType, Any]] = []
         self._nested_outputs: list[dict[int, EngineCoreOutputs]] = []
         classes = len(scheduler.priority_config.classes)
-        self._arrivals = ArrivalQueue(classes, scheduler.rank, self._arrived)
+        source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
+        self._arrivals = Arrivals(source, classes, scheduler.rank, self._arrived)
         self.checkpoints = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
             self._flag, classes, self.next_order, self.on_suspended
         )
 
     # -- arrivals ------------------------------------------------------------------------------
-
-    def take_over_input(self, engine: EngineCoreProc) -> None:
-        """Replace the engine's input queue, before its IO thread starts."""
-        while not engine.input_queue.empty():
-            self._arrivals.put_nowait(engine.input_queue.get_nowait())
-        engine.input_queue = self._arrivals
 
     def _arrived(self, rank: int) -> None:
         step = self._running
@@ -117,7 +112,7 @@ class Controller:
             return
         while True:
             try:
-                request_type, payload = self._arrivals.get_nowait()
+                request_type, payload = self._arrivals.queue.get_nowait()
             except queue.Empty:
                 return
             if request_type == EngineCoreRequestType.UTILITY:
@@ -127,7 +122,7 @@ class Controller:
 
     def _return_held_back(self) -> None:
         for item in self._held_back:
-            self._arrivals.put_nowait(item)
+            self._arrivals.queue.put_nowait(item)
         self._held_back.clear()
 
     def step_in_process(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
