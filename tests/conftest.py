@@ -10,10 +10,14 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.engine.scripted import ScriptedEngine
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +29,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def strict_engine(tiny_model: Path) -> Iterator[object]:
-    """One in-process engine whose steps stop wherever a test wants; shared by many tests."""
-    from tests.engine.scripted import ScriptedEngine
+def engine_for(tiny_model: Path) -> Iterator[Callable[..., ScriptedEngine]]:
+    """Gives the engine with the asked-for arguments; the last one is kept for the next test.
 
-    engine = ScriptedEngine(tiny_model)
-    yield engine
-    engine.close()
+    Engines in one process share vLLM's process-wide state, so only one lives at a time.
+    """
+    live: list[tuple[str, ScriptedEngine]] = []
+
+    def engine_for(**engine_args: Any) -> ScriptedEngine:
+        from tests.engine.scripted import ScriptedEngine
+
+        key = repr(sorted(engine_args.items()))
+        if live and live[0][0] != key:
+            live.pop()[1].close()
+        if not live:
+            live.append((key, ScriptedEngine(tiny_model, **engine_args)))
+        live[0][1].reset()
+        return live[0][1]
+
+    yield engine_for
+    if live:
+        live.pop()[1].close()
+
+
+@pytest.fixture
+def strict_engine(engine_for: Callable[..., ScriptedEngine]) -> ScriptedEngine:
+    """An idle engine whose steps stop at every checkpoint."""
+    return engine_for()

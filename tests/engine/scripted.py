@@ -156,3 +156,6 @@ class ScriptedEngine:
     def close(self) -> None:
         """Shut the engine down."""
         self.core.shutdown()
+
+
+EngineFor = Callable[..., ScriptedEngine]
