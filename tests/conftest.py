@@ -40,7 +40,7 @@ def engine_for(tiny_model: Path) -> Iterator[Callable[..., ScriptedEngine]]:
         from tests.engine.scripted import ScriptedEngine
 
         key = repr(sorted(engine_args.items()))
-        if live and live[0][0] != key:
+        if live and (live[0][0] != key or live[0][1].broken):
             live.pop()[1].close()
         if not live:
             live.append((key, ScriptedEngine(tiny_model, **engine_args)))

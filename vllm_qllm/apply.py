@@ -10,6 +10,7 @@ from vllm.logger import init_logger
 
 from vllm_qllm import support
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.metrics import location
 from vllm_qllm.policy import resolve
 
 logger = init_logger("vllm.qllm")
@@ -30,7 +31,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     if config.checkpoints != "none" and getattr(policy, "suspendable", True):
         if reasons := support.fallbacks(vllm_config):
             logger.warning(
-                "Priority policy %s preempts between steps only: steps cannot be suspended with %s.",
+                "Priority policy %s preempts between steps only; no step can be suspended with %s.",
                 config.policy,
                 ", ".join(reasons),
             )
@@ -47,11 +48,16 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
             "mp": executor.SuspendableMultiprocExecutor,
             "uni": executor.SuspendableUniProcExecutor,
         }[parallel.distributed_executor_backend]
+    # One of several API servers: the process that started them has prepared the place.
+    is_one_of_several = parallel._api_process_count > 1 and parallel._api_process_rank >= 0
+    location.prepare(config, inherit=is_one_of_several)
     vllm_config.additional_config = {**vllm_config.additional_config, "priority": config.to_dict()}
     logger.info(
         "Priority policy %s, classes %s, checkpoints: %s.",
         config.policy,
-        ", ".join(f"{c.name} (<= {c.max_priority})" if c.max_priority is not None else c.name
-                  for c in config.classes),
+        ", ".join(
+            f"{c.name} (<= {c.max_priority})" if c.max_priority is not None else c.name
+            for c in config.classes
+        ),
         config.checkpoints,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two options, on ``vllm serve`` and in ``LLM(...)``, and what they do to vLLM's configuration."""
+"""The two options, on ``vllm serve`` and in ``LLM(...)``, and the configuration they ask for."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ allowed. No vLLM and no torch here: a configuration can be checked on any machin
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,8 @@ class PriorityClass:
 
     def __post_init__(self) -> None:
         _check(
-            isinstance(self.name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None,
+            isinstance(self.name, str)
+            and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None,
             "classes[].name",
             self.name,
             "lower-case letters, digits and _, starting with a letter, at most 63 characters",
@@ -128,7 +130,9 @@ class PriorityConfig:
             "step, strict, or module:Class",
         )
         self._check_classes()
-        _check(self.checkpoints in CHECKPOINTS, "checkpoints", self.checkpoints, ", ".join(CHECKPOINTS))
+        _check(
+            self.checkpoints in CHECKPOINTS, "checkpoints", self.checkpoints, ", ".join(CHECKPOINTS)
+        )
         _check(
             _is_number(self.reserved_kv) and 0 <= self.reserved_kv <= 0.5,
             "reserved_kv",
@@ -162,7 +166,7 @@ class PriorityConfig:
         )
         names = [c.name for c in classes]
         _check(len(set(names)) == len(names), "classes[].name", names, "names that differ")
-        for earlier, later in zip(classes, classes[1:], strict=False):
+        for earlier, later in itertools.pairwise(classes):
             _check(
                 earlier.max_priority is not None,
                 f"classes[{earlier.name}].max_priority",
@@ -173,7 +177,7 @@ class PriorityConfig:
                 later.max_priority is None or later.max_priority > earlier.max_priority,  # type: ignore[operator]
                 f"classes[{later.name}].max_priority",
                 later.max_priority,
-                f"larger than {earlier.max_priority}, the bound of {earlier.name} (most urgent first)",
+                f"above {earlier.max_priority}, the bound of {earlier.name} (most urgent first)",
             )
         _check(
             classes[-1].max_priority is None,
@@ -228,7 +232,9 @@ class PriorityConfig:
         return cls(**values)
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any] | None, policy: str | None) -> PriorityConfig:
+    def load(
+        cls, source: str | Path | Mapping[str, Any] | None, policy: str | None
+    ) -> PriorityConfig:
         """Combine ``--priority-policy`` with ``--priority-config``.
 
         Args:
@@ -246,12 +252,19 @@ class PriorityConfig:
                     f"{policy!r}; allowed: name it once, or the same twice"
                 )
             data["policy"] = policy
-        _check("policy" in data, "policy", None, "step, strict or module:Class, there or as --priority-policy")
+        _check(
+            "policy" in data,
+            "policy",
+            None,
+            "step, strict or module:Class, there or as --priority-policy",
+        )
         return cls.from_dict(data)
 
 
 def _entries(value: Any) -> Sequence[Any]:
-    _check(isinstance(value, (list, tuple)), "classes", value, "a list of classes, most urgent first")
+    _check(
+        isinstance(value, (list, tuple)), "classes", value, "a list of classes, most urgent first"
+    )
     return value
 
 
@@ -287,5 +300,7 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any]:
     except json.JSONDecodeError as error:
         raise ConfigError(f"priority config: {origin} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"priority config: {origin} holds {type(data).__name__}; allowed: an object")
+        raise ConfigError(
+            f"priority config: {origin} holds {type(data).__name__}; allowed: an object"
+        )
     return data

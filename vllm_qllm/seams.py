@@ -64,7 +64,11 @@ def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _init(original: Callable[..., Any]) -> Callable[..., Any]:
     def __init__(
-        self: Any, *args: Any, priority_policy: Any = None, priority_config: Any = None, **kwargs: Any
+        self: Any,
+        *args: Any,
+        priority_policy: Any = None,
+        priority_config: Any = None,
+        **kwargs: Any,
     ) -> None:
         original(self, *args, **kwargs)
         self.priority_policy, self.priority_config = priority_policy, priority_config
@@ -77,8 +81,13 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
         from vllm_qllm.cli import OPTIONS
 
         engine_args = original(cls, args)
-        for option in OPTIONS:
-            setattr(engine_args, option, getattr(args, option, None))
+        given = {option: getattr(args, option, None) for option in OPTIONS}
+        for option, value in given.items():
+            setattr(engine_args, option, value)
+        # Each of several API servers reads these arguments again, in a new process and before it
+        # has loaded any plugin: what vLLM itself carries over must hold them too.
+        if given := {option: value for option, value in given.items() if value is not None}:
+            args.additional_config = {**(args.additional_config or {}), **given}
         return engine_args
 
     return from_cli_args
@@ -133,12 +142,44 @@ def _worker_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
     return worker_busy_loop
 
 
+def _get_prometheus_registry(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_prometheus_registry() -> Any:
+        from vllm_qllm.metrics.registry import with_priority_metrics
+
+        return with_priority_metrics(original())
+
+    return get_prometheus_registry
+
+
+def _multiprocess_collect(original: Callable[..., Any]) -> Callable[..., Any]:
+    def collect(self: Any) -> Any:
+        from vllm_qllm.metrics.registry import with_priority_families
+
+        return with_priority_families(original(self))
+
+    return collect
+
+
+def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        from vllm_qllm.api.serving import teach
+
+        original(self, *args, **kwargs)
+        teach(self)
+
+    return __init__
+
+
 ARGS = "vllm.engine.arg_utils"
 CLI = (
-    Seam(ARGS, "EngineArgs", "add_cli_args", ("parser",), "the command-line options", _add_cli_args),
+    Seam(
+        ARGS, "EngineArgs", "add_cli_args", ("parser",), "the command-line options", _add_cli_args
+    ),
     Seam(ARGS, "EngineArgs", "__init__", (), "the options of LLM(...)", _init),
     Seam(ARGS, "AsyncEngineArgs", "__init__", (), "the options of a server", _init),
-    Seam(ARGS, "EngineArgs", "from_cli_args", ("cls", "args"), "reading the options", _from_cli_args),
+    Seam(
+        ARGS, "EngineArgs", "from_cli_args", ("cls", "args"), "reading the options", _from_cli_args
+    ),
     Seam(
         ARGS,
         "EngineArgs",
@@ -176,4 +217,31 @@ ENGINE = (
         _worker_busy_loop,
     ),
 )
-ALL = (*CLI, *ENGINE)
+# Replaced where it is used: vLLM's router imports the function by name.
+API = (
+    Seam(
+        "vllm.entrypoints.serve.instrumentator.metrics",
+        "",
+        "get_prometheus_registry",
+        (),
+        "the metrics of classes on /metrics",
+        _get_prometheus_registry,
+    ),
+    Seam(
+        "prometheus_client.multiprocess",
+        "MultiProcessCollector",
+        "collect",
+        ("self",),
+        "the same with several API servers",
+        _multiprocess_collect,
+    ),
+    Seam(
+        "vllm.entrypoints.generate.base.serving",
+        "GenerateBaseServing",
+        "__init__",
+        ("self", "engine_client", "models", "request_logger", "return_tokens_as_token_ids"),
+        "service_tier, and refusing priorities that cannot be understood",
+        _serving_init,
+    ),
+)
+ALL = (*CLI, *ENGINE, *API)

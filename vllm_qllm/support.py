@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engines a policy can serve: what is refused, and what falls back to step-level preemption."""
+"""Which engines a policy can serve: what is refused, what falls back to step-level preemption."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def refusals(vllm_config: Any) -> list[str]:
     if parallel.pipeline_parallel_size > 1:
         reasons.append("pipeline parallelism (--pipeline-parallel-size) is not supported")
     if scheduler.scheduler_cls is not None:
-        reasons.append(f"a scheduler class is already set (--scheduler-cls {scheduler.scheduler_cls})")
+        reasons.append(f"another scheduler is set (--scheduler-cls {scheduler.scheduler_cls})")
     if vllm_config.model_config.runner_type == "pooling":
-        reasons.append("pooling models answer in one step, priorities between steps are vLLM's own "
-                       "(--scheduling-policy priority)")
+        reasons.append(
+            "pooling models answer in one step, priorities between steps are vLLM's own "
+            "(--scheduling-policy priority)"
+        )
     if scheduler.async_scheduling:
         reasons.append("asynchronous scheduling is on (set --no-async-scheduling)")
     return reasons
@@ -30,6 +32,9 @@ def fallbacks(vllm_config: Any) -> list[str]:
     """Reasons why steps of this engine cannot be suspended; empty when they can."""
     parallel = vllm_config.parallel_config
     reasons = []
+    if vllm_config.device_config.device_type != "cpu":
+        # The host enqueues a whole step long before the device runs it: see docs/gpu.md.
+        reasons.append(f"device {vllm_config.device_config.device_type!r}")
     if vllm_config.speculative_config is not None:
         reasons.append("speculative decoding")
     if vllm_config.kv_transfer_config is not None or vllm_config.ec_transfer_config is not None:
@@ -56,4 +61,5 @@ def fallbacks(vllm_config: Any) -> list[str]:
 def refuse(vllm_config: Any, policy: str) -> None:
     """Raise ConfigError with every reason why ``policy`` cannot serve this engine."""
     if reasons := refusals(vllm_config):
-        raise ConfigError(f"--priority-policy {policy} cannot serve this engine: " + "; ".join(reasons))
+        listed = "; ".join(reasons)
+        raise ConfigError(f"--priority-policy {policy} cannot serve this engine: {listed}")

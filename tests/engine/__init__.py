@@ -1,0 +1,4 @@
+import pytest
+
+# Failures inside the shared scheduler harness are shown like those of tests.
+pytest.register_assert_rewrite("tests.engine.bare_scheduler")

@@ -34,7 +34,11 @@ class StopEverywhere(StrictPolicy):
         plan = super().plan(view)
         if isinstance(plan, Resume):
             return Resume(0.0)
-        riders = self.ride if not (view.classes[plan.rank].waiting or view.classes[plan.rank].prefilling) else 0
+        riders = (
+            self.ride
+            if not (view.classes[plan.rank].waiting or view.classes[plan.rank].prefilling)
+            else 0
+        )
         return Run(plan.rank, riders, plan.fill, plan.suspendable, 0.0)
 
 
@@ -58,7 +62,7 @@ class ScriptedEngine:
 
     def __init__(self, model: Path, **engine_args: Any) -> None:
         load_general_plugins()
-        args = dict(
+        args: dict[str, Any] = dict(  # noqa: C408
             model=str(model),
             dtype="float32",
             enforce_eager=True,
@@ -77,6 +81,7 @@ class ScriptedEngine:
         self.results: dict[str, Result] = {}
         self.on_suspended: Callable[[], None] = lambda: None
         self.suspensions = 0
+        self.broken = False
         self._ids = itertools.count()
         controller = getattr(self.core, "priority_controller", None)
         if controller is not None:
@@ -152,6 +157,10 @@ class ScriptedEngine:
     def free_blocks(self) -> int:
         """KV blocks that nobody holds."""
         return int(self.core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    def discard(self) -> None:
+        """Give up an engine that failed; the next test gets a new one."""
+        self.broken = True
 
     def close(self) -> None:
         """Shut the engine down."""

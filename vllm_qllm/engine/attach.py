@@ -5,14 +5,23 @@ from __future__ import annotations
 
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 
+from vllm_qllm.engine.arrivals import Arrivals
 from vllm_qllm.engine.controller import Controller
 from vllm_qllm.engine.scheduler import PriorityScheduler
 
 
 def attach(engine: EngineCore) -> None:
-    """Attach a controller when the engine has a priority policy with in-step preemption."""
+    """Watch the arrivals of an engine with a priority policy, and let its steps nest.
+
+    Without in-step preemption the arrivals are watched for their times only.
+    """
     scheduler = engine.scheduler
-    if not isinstance(scheduler, PriorityScheduler) or not scheduler.in_step:
+    if not isinstance(scheduler, PriorityScheduler):
+        return
+    if not scheduler.in_step:
+        if isinstance(engine, EngineCoreProc):
+            classes = len(scheduler.priority_config.classes)
+            Arrivals(engine.input_queue, classes, scheduler.rank, lambda rank: None)
         return
     controller = Controller(engine)
     engine.priority_controller = controller  # type: ignore[attr-defined]

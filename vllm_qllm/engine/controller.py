@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's side of the protocol: raise the flag, and run nested steps while one is suspended."""
+"""The engine's side of the protocol: raises the flag, runs nested steps over a suspended one."""
 
 from __future__ import annotations
 
@@ -70,8 +70,12 @@ class Controller:
         assert step.number == suspended.number, (step, suspended)
         self._running = None
         step.suspend(time.monotonic(), suspended.checkpoint)
+        by = next((r for r, n in enumerate(self._arrivals.pending[: step.rank]) if n), None)
+        self._scheduler.accounting.suspended(step, by)
         budget = self._nest()
-        step.resume(time.monotonic())
+        now = time.monotonic()
+        self._scheduler.accounting.resumed(step, now - (step.suspended_at or now))
+        step.resume(now)
         if not self._scheduler.suspended:
             self._return_held_back()
         self._start(step)

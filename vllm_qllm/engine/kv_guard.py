@@ -26,7 +26,9 @@ class KVGuard:
         manager = scheduler.kv_cache_manager
         self._manager = manager
         self._allocate = manager.allocate_slots
-        self._reserve = int(scheduler.priority_config.reserved_kv * manager.kv_cache_config.num_blocks)
+        self._reserve = int(
+            scheduler.priority_config.reserved_kv * manager.kv_cache_config.num_blocks
+        )
         manager.allocate_slots = self.allocate_slots  # type: ignore[method-assign]
 
     def allocate_slots(self, request: Request, *args: Any, **kwargs: Any) -> KVCacheBlocks | None:

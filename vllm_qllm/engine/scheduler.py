@@ -21,12 +21,15 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
 from vllm_qllm.engine.step import Step
-from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, SuspendedView, resolve
+from vllm_qllm.metrics.location import store_path
+from vllm_qllm.metrics.recorder import Recorder
+from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
 
 EVERYTHING = Run(rank=0, fill=True)
 
@@ -39,9 +42,13 @@ class PriorityScheduler(Scheduler):
             last one is the one that runs and all before it are suspended.
     """
 
+    max_num_active_reqs: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.priority_config = PriorityConfig.from_dict(self.vllm_config.additional_config["priority"])
+        self.priority_config = PriorityConfig.from_dict(
+            self.vllm_config.additional_config["priority"]
+        )
         self.priority_policy: Policy = resolve(self.priority_config)
         classes = len(self.priority_config.classes)
         self.waiting: ClassQueue = ClassQueue(self.rank, classes)
@@ -50,6 +57,7 @@ class PriorityScheduler(Scheduler):
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
         self.kv_guard = KVGuard(self)
+        self.accounting = Accounting(self, Recorder(self.priority_config, store_path()))
         self._plan: Run | None = None
         self._held: list[Request] = []
         self._step_numbers = itertools.count(1)
@@ -60,7 +68,10 @@ class PriorityScheduler(Scheduler):
 
     def rank(self, request: Request) -> int:
         """Class of a request; 0 is the most urgent."""
-        return self.priority_config.rank(request.priority)
+        rank: int | None = getattr(request, "priority_rank", None)
+        if rank is None:  # asked for several times a step, so it is worked out once
+            rank = request.priority_rank = self.priority_config.rank(request.priority)  # type: ignore[attr-defined]
+        return rank
 
     @property
     def suspended(self) -> list[Step]:
@@ -74,24 +85,14 @@ class PriorityScheduler(Scheduler):
     def view(self, now: float) -> EngineView:
         """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
         classes = self.load.classes(now)
-        innermost = self.suspended[-1] if self.suspended else None
+        suspended = self.suspended
         leader = next((c for c in classes if c.has_work), None)
-        candidates = sum(c.decoding for c in classes[leader.rank + 1 :]) if leader else 0
-        return EngineView(
-            classes=classes,
-            suspended=innermost
-            and SuspendedView(
-                innermost.rank,
-                now - (innermost.suspended_at or now),
-                innermost.ran,
-                innermost.checkpoint,
-            ),
-            ride_limit=self.decode_cost.riders(
-                leader.decoding, candidates, self.priority_config.ride_slowdown
-            )
-            if leader
-            else 0,
-        )
+        ride_limit = 0
+        if leader is not None:
+            candidates = sum(c.decoding for c in classes[leader.rank + 1 :])
+            slowdown = self.priority_config.ride_slowdown
+            ride_limit = self.decode_cost.riders(leader.decoding, candidates, slowdown)
+        return EngineView(classes, suspended[-1].view(now) if suspended else None, ride_limit)
 
     def decide(self) -> Plan:
         """Ask the policy, and check its answer.
@@ -103,12 +104,14 @@ class PriorityScheduler(Scheduler):
         plan = self.priority_policy.plan(view)
         limit = self.suspended[-1].rank if self.suspended else len(self.priority_config.classes)
         valid = (
-            bool(self.suspended) if isinstance(plan, Resume) else isinstance(plan, Run) and 0 <= plan.rank < limit
+            bool(self.suspended)
+            if isinstance(plan, Resume)
+            else isinstance(plan, Run) and 0 <= plan.rank < limit
         )
         if not valid:
             raise RuntimeError(
-                f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run of "
-                f"a rank below {limit}" + (" or Resume" if self.suspended else "")
+                f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run "
+                f"of a rank below {limit}" + (" or Resume" if self.suspended else "")
             )
         return plan
 
@@ -145,7 +148,7 @@ class PriorityScheduler(Scheduler):
         chosen, self._held = self._split_running(plan)
         self.running = chosen
         self._show(plan.leads)
-        slots = self.max_num_active_reqs
+        slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
         # stand in the way: the model runner holds only the requests of one step.
         self.max_num_active_reqs = slots - sum(plan.leads(self.rank(r)) for r in self._held)
@@ -158,7 +161,9 @@ class PriorityScheduler(Scheduler):
             self._held = []
         step = self._describe(plan, output)
         self.in_flight.append(step)
-        self.load.scheduled(step, time.monotonic())
+        now = time.monotonic()
+        self.load.scheduled(step, now)
+        self.accounting.scheduled(step, now)
         return output
 
     def _show(self, leads: Callable[[int], bool] | None = None) -> None:
@@ -193,7 +198,9 @@ class PriorityScheduler(Scheduler):
         rank = min(map(self.rank, requests), default=0)
         suspendable = self.in_step and plan.suspendable and rank > 0
         # No prompt token in the step: every row is one decoded token.
-        decode = all(n == 1 for n in scheduled.values()) and all(r.num_output_tokens for r in requests)
+        decode = all(n == 1 for n in scheduled.values()) and all(
+            r.num_output_tokens for r in requests
+        )
         return Step(
             number=next(self._step_numbers),
             rank=rank,
@@ -201,7 +208,9 @@ class PriorityScheduler(Scheduler):
             suspendable=suspendable,
             budget=plan.budget if suspendable else None,
             request_ids=dict(scheduled),
-            unwritten_blocks=self.kv_guard.written_by(requests, scheduled) if suspendable else frozenset(),
+            unwritten_blocks=self.kv_guard.written_by(requests, scheduled)
+            if suspendable
+            else frozenset(),
             decode_rows=len(scheduled) if decode and scheduled else None,
         )
 
@@ -212,7 +221,7 @@ class PriorityScheduler(Scheduler):
         return self.kv_guard.without_unwritten(*super()._get_local_prefix_cache_hit(request))
 
     def held_victims(self, rank: int) -> list[Request]:
-        """Held-back requests whose blocks a request of class ``rank`` may take, first to go first."""
+        """Held-back requests whose blocks class ``rank`` may take, first to go first."""
         config = self.priority_config
         victims = [
             r
@@ -239,7 +248,7 @@ class PriorityScheduler(Scheduler):
     ) -> list[Request]:
         """Finish requests, those of suspended steps when their step completes."""
         if not self.suspended:
-            return super().finish_requests(request_ids, finished_status)
+            return self._finish(request_ids, finished_status)
         if request_ids is None:
             request_ids = list(self.requests)
         elif isinstance(request_ids, str):
@@ -251,7 +260,24 @@ class PriorityScheduler(Scheduler):
                 now.append(request_id)
             else:
                 step.pending_aborts.append((request_id, finished_status))
-        return super().finish_requests(now, finished_status)
+        return self._finish(now, finished_status)
+
+    def _finish(
+        self, request_ids: str | Iterable[str] | None, status: RequestStatus
+    ) -> list[Request]:
+        finished = super().finish_requests(request_ids, status)
+        for request in finished:
+            self.accounting.finished(request, time.monotonic())
+        return finished
+
+    def add_request(self, request: Request) -> None:
+        """Add a request, or the next part of a streamed one."""
+        self.accounting.arrived(request)
+        super().add_request(request)
+
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super()._preempt_request(request, *args, **kwargs)
+        self.accounting.preempted(request)
 
     def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
         """vLLM's bitmask, in memory of its own: a nested step fills the shared one again."""
@@ -266,6 +292,17 @@ class PriorityScheduler(Scheduler):
         """Apply aborts that waited for this step to complete, then its results."""
         step = self.in_flight.pop()
         for request_id, status in step.pending_aborts:
-            super().finish_requests(request_id, RequestStatus(status))
+            self._finish(request_id, RequestStatus(status))
         step.pending_aborts.clear()
-        return super().update_from_output(scheduler_output, model_runner_output)
+        requests = [self.requests[i] for i in step.request_ids if i in self.requests]
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        now = time.monotonic()
+        if step.decode_rows:
+            self.decode_cost.observe(step.decode_rows, step.ran + now - step.resumed_at)
+        self.accounting.completed(requests, now)
+        return outputs
+
+    def shutdown(self) -> None:
+        """Release what the scheduler holds outside of this process's memory."""
+        super().shutdown()
+        self.accounting.close()

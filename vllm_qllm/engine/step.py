@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vllm_qllm.policy import SuspendedView
+
 
 @dataclass(eq=False, slots=True)
 class Step:
@@ -41,6 +43,11 @@ class Step:
     suspensions: int = 0
     suspended_for: float = 0.0
     pending_aborts: list[tuple[str, int]] = field(default_factory=list)
+
+    def view(self, now: float) -> SuspendedView:
+        """What the policy sees of this step while it is suspended."""
+        assert self.suspended_at is not None
+        return SuspendedView(self.rank, now - self.suspended_at, self.ran, self.checkpoint)
 
     def suspend(self, now: float, checkpoint: int) -> None:
         """Note that the step stopped at ``checkpoint``."""

@@ -25,6 +25,9 @@ class Flag:
     def __init__(self, name: str | None = None) -> None:
         self._owner = name is None
         self._memory = shared_memory.SharedMemory(name=name, create=self._owner, size=_CELL.size)
+        buffer = self._memory.buf
+        assert buffer is not None
+        self._buffer = buffer
         if self._owner:
             self.raise_for(0)
 
@@ -35,11 +38,11 @@ class Flag:
 
     def raise_for(self, number: int) -> None:
         """Ask the step ``number`` to suspend at its next checkpoint."""
-        _CELL.pack_into(self._memory.buf, 0, number)
+        _CELL.pack_into(self._buffer, 0, number)
 
     def names(self, number: int) -> bool:
         """Whether the step ``number`` is asked to suspend."""
-        return bool(_CELL.unpack_from(self._memory.buf)[0] == number)
+        return bool(_CELL.unpack_from(self._buffer)[0] == number)
 
     def close(self) -> None:
         """Detach, and remove the shared memory when this process created it."""

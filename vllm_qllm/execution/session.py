@@ -37,7 +37,9 @@ class Session:
         self._order: Order | None = None
         self._passed = 0
 
-    def run(self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]) -> Any:
+    def run(
+        self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]
+    ) -> Any:
         """Run one step in its lane and return what ``execute`` returns."""
         outer = self._order, self._passed
         self._lanes.claim(order.lane, output)

@@ -89,7 +89,6 @@ class Run:
     suspendable: bool = True
     budget: float | None = None
 
-
     def leads(self, rank: int) -> bool:
         """Whether requests of class ``rank`` are scheduled without being riders."""
         return rank == self.rank or (self.fill and rank > self.rank)

@@ -33,7 +33,8 @@ def resolve(config: PriorityConfig) -> Policy:
         policy: Policy = factory(config)
     except TypeError as error:
         raise ConfigError(
-            f"priority config: policy {config.policy!r} cannot be built from a PriorityConfig: {error}"
+            f"priority config: policy {config.policy!r} cannot be built from a PriorityConfig "
+            f"({error})"
         ) from error
     if not callable(getattr(policy, "plan", None)):
         raise ConfigError(f"priority config: policy {config.policy!r} has no method plan(view)")

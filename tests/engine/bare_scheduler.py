@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real ``PriorityScheduler`` with no model below it: outputs are made up, time is virtual.
+
+A scenario is a list of events. ``step(a=16, b=1)`` reads "one whole step, in which exactly these
+requests got exactly these tokens"; ``begin`` and ``end`` are its two halves, between which a step
+can be suspended, and ``nested`` is a step on top of a suspended one, decided by the policy as the
+controller would.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from vllm import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.step import Step
+from vllm_qllm.policy import Resume, Run
+
+LS, BE = 0, 1
+BLOCK = 16
+THREE_CLASSES: list[dict[str, Any]] = [
+    {"name": "chat", "max_priority": 0},
+    {"name": "agent", "max_priority": 10},
+    {"name": "batch"},
+]
+AGENT, BATCH = 5, 11
+
+
+class Clock:
+    """Stands in for the ``time`` module of the engine's files."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class BareScheduler:
+    """One scheduler, the steps in flight, and what came out.
+
+    Args:
+        base: an engine configuration with a priority policy; it is copied.
+        clock: virtual time.
+        blocks: usable KV blocks of 16 tokens (vLLM sets one more aside).
+        seqs: ``max_num_seqs``.
+        tokens: ``max_num_batched_tokens``.
+        priority: fields of the priority configuration.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        clock: Clock,
+        blocks: int = 64,
+        seqs: int = 4,
+        tokens: int = 64,
+        **priority: Any,
+    ) -> None:
+        config = copy.deepcopy(base)
+        config.scheduler_config.max_num_seqs = seqs
+        config.scheduler_config.max_num_batched_tokens = tokens
+        config.scheduler_config.max_num_scheduled_tokens = None
+        config.cache_config.num_gpu_blocks = blocks + 1
+        given = {"policy": "strict", "reserved_kv": 0.0} | priority
+        config.additional_config = {"priority": given}
+        spec = FullAttentionSpec(
+            block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32
+        )
+        kv = KVCacheConfig(
+            num_blocks=blocks + 1,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        )
+        self.scheduler = PriorityScheduler(
+            vllm_config=config,
+            kv_cache_config=kv,
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK,
+            log_stats=True,
+        )
+        init_none_hash(sha256)
+        self._hasher = get_request_block_hasher(BLOCK, sha256)
+        self.clock = clock
+        self.blocks = blocks
+        self.requests: dict[str, Request] = {}
+        self.finished: dict[str, str] = {}
+        self.outputs: list[SchedulerOutput] = []
+        self.gone: set[str] = set()
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        priority: int,
+        prompt: int | list[int],
+        out: int = 4,
+        arrival: float | None = None,
+    ) -> Request:
+        """A request arrives; prompts given as a length have tokens of their own."""
+        number = len(self.requests)
+        if isinstance(prompt, int):
+            tokens = [10_000 * (number + 1) + i for i in range(prompt)]
+        else:
+            tokens = prompt
+        request = Request(
+            request_id=name,
+            prompt_token_ids=tokens,
+            sampling_params=SamplingParams(max_tokens=out, ignore_eos=True),
+            pooling_params=None,
+            arrival_time=float(number) if arrival is None else arrival,
+            priority=priority,
+            block_hasher=self._hasher,
+        )
+        self.requests[name] = request
+        self.scheduler.add_request(request)
+        return request
+
+    def abort(self, *names: str) -> None:
+        """Clients go away."""
+        self.scheduler.finish_requests(list(names), RequestStatus.FINISHED_ABORTED)
+
+    def begin(self) -> dict[str, int]:
+        """Schedule a step; it is then in flight."""
+        output = self.scheduler.schedule()
+        self.outputs.append(output)
+        self.step_in_flight.resumed_at = self.clock.now
+        self.check()
+        return dict(output.num_scheduled_tokens)
+
+    def suspend(self, ran: float = 0.05) -> None:
+        """The step in flight stops at a checkpoint."""
+        step = self.step_in_flight
+        assert step.suspendable, f"{step} cannot be suspended"
+        self.clock.now += ran
+        step.suspend(self.clock.now, checkpoint=1)
+
+    def resume(self) -> None:
+        """The innermost suspended step runs again."""
+        self.step_in_flight.resume(self.clock.now)
+
+    def decide(self) -> Run | Resume:
+        """What the policy wants now."""
+        return self.scheduler.decide()
+
+    def nest(self) -> dict[str, int] | None:
+        """Schedule what the policy wants on top of the suspended step; None: it wants to resume."""
+        plan = self.decide()
+        if isinstance(plan, Resume):
+            return None
+        self.scheduler.use_plan(plan)
+        return self.begin()
+
+    def end(self, took: float = 0.0) -> None:
+        """The step in flight completes: every request whose known tokens are computed gets one."""
+        self.clock.now += took
+        output = self.outputs.pop()
+        names = list(output.num_scheduled_tokens)
+        known = self.scheduler.requests
+        sampled = [
+            [7] if name in known and not known[name].is_prefill_chunk else [] for name in names
+        ]
+        result = ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: i for i, name in enumerate(names)},
+            sampled_token_ids=sampled,
+        )
+        self.gone |= output.finished_req_ids
+        for outputs in self.scheduler.update_from_output(output, result).values():
+            for one in outputs.outputs:
+                if one.finish_reason is not None:
+                    self.finished[one.request_id] = str(one.finish_reason)
+        self.check()
+
+    # -- what is -----------------------------------------------------------------------------------
+
+    @property
+    def step_in_flight(self) -> Step:
+        """The innermost step."""
+        return self.scheduler.in_flight[-1]
+
+    @property
+    def free(self) -> int:
+        """KV blocks that nobody holds."""
+        return int(self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    def blocks_of(self, name: str) -> list[int]:
+        """Ids of the KV blocks of a request."""
+        return list(self.scheduler.kv_cache_manager.get_block_ids(name)[0])
+
+    def running(self) -> set[str]:
+        """Names of the admitted requests."""
+        return {r.request_id for r in self.scheduler.running}
+
+    def preemptions(self) -> dict[str, int]:
+        """How often each request lost its blocks, those that did."""
+        counts = {name: r.num_preemptions for name, r in self.requests.items()}
+        return {name: n for name, n in counts.items() if n}
+
+    def check(self) -> None:
+        """What must hold at any time, whatever happened."""
+        scheduler = self.scheduler
+        *outer, inner = scheduler.in_flight or [None]
+        # A request is in one place.
+        places = Counter(
+            r.request_id
+            for r in (*scheduler.running, *scheduler.waiting, *scheduler.kv_holding_waiting)
+        )
+        assert places == Counter(scheduler.requests.keys())
+        in_steps = Counter(name for step in scheduler.in_flight for name in step.request_ids)
+        assert all(n == 1 for n in in_steps.values()), in_steps
+        # Nobody else writes into blocks of a suspended step, or reads what it has not written.
+        if inner is not None:
+            newly = {r for r in inner.request_ids if r in scheduler.requests}
+            written = scheduler.kv_guard.written_by(
+                [scheduler.requests[r] for r in newly], dict(inner.request_ids)
+            )
+            used = {b for name in newly for b in self.blocks_of(name)}
+            for step in outer:
+                members = [name for name in step.request_ids if name in scheduler.requests]
+                held = {b for name in members for b in self.blocks_of(name)}
+                assert members == list(step.request_ids), "a request left a suspended step"
+                assert not written & held
+                assert not used & step.unwritten_blocks
+        # Blocks are held by requests and by nobody else.
+        held = {b for name in scheduler.requests for b in self.blocks_of(name)} - {0}
+        assert self.free == self.blocks - len(held)
+        assert scheduler.max_num_active_reqs == scheduler.max_num_running_reqs
+        assert len(scheduler.waiting) == sum(1 for _ in scheduler.waiting)
+
+    def assert_idle(self) -> None:
+        """Nothing is left of any request."""
+        scheduler = self.scheduler
+        assert not scheduler.requests and not scheduler.running and not scheduler.in_flight
+        assert not scheduler.waiting and not scheduler.kv_holding_waiting
+        assert not scheduler.deferred_waiting and not scheduler._inflight_prefills
+        assert not scheduler._held
+        assert self.free == self.blocks
+        assert not any(c.has_work for c in scheduler.view(self.clock.now).classes)
+
+
+# -- events of a scenario --------------------------------------------------------------------------
+
+Event = Callable[[BareScheduler], None]
+
+
+def play(bare: BareScheduler, events: Iterable[Event]) -> None:
+    """Play a scenario; a failure names the event by its number."""
+    for number, event in enumerate(events, 1):
+        try:
+            event(bare)
+        except AssertionError as error:
+            error.add_note(f"in event {number}")
+            raise
+
+
+def add(name: str, priority: int, prompt: int | list[int], out: int = 4, **more: Any) -> Event:
+    def event(bare: BareScheduler) -> None:
+        bare.add(name, priority, prompt, out, **more)
+
+    return event
+
+
+def abort(*names: str) -> Event:
+    return lambda bare: bare.abort(*names)
+
+
+def begin(**tokens: int) -> Event:
+    def event(bare: BareScheduler) -> None:
+        assert bare.begin() == tokens
+
+    return event
+
+
+def end(took: float = 0.0) -> Event:
+    return lambda bare: bare.end(took)
+
+
+def step(**tokens: int) -> Event:
+    def event(bare: BareScheduler) -> None:
+        assert bare.begin() == tokens
+        bare.end()
+
+    return event
+
+
+def steps(count: int, **tokens: int) -> Event:
+    def event(bare: BareScheduler) -> None:
+        for number in range(count):
+            assert bare.begin() == tokens, f"step {number + 1} of {count}"
+            bare.end()
+
+    return event
+
+
+def suspend(ran: float = 0.05) -> Event:
+    return lambda bare: bare.suspend(ran)
+
+
+def resume() -> Event:
+    def event(bare: BareScheduler) -> None:
+        assert isinstance(bare.decide(), Resume)
+        bare.resume()
+
+    return event
+
+
+def resume_anyway() -> Event:
+    """As the controller does when nothing could be scheduled on top."""
+    return BareScheduler.resume
+
+
+def plan(rank: int, **more: Any) -> Event:
+    """The next step follows this plan, whatever the policy would say."""
+    return lambda bare: bare.scheduler.use_plan(Run(rank, **more))
+
+
+def any_step() -> Event:
+    def event(bare: BareScheduler) -> None:
+        bare.begin()
+        bare.end()
+
+    return event
+
+
+def nested(**tokens: int) -> Event:
+    def event(bare: BareScheduler) -> None:
+        assert bare.nest() == tokens
+        bare.end()
+
+    return event
+
+
+def nest(**tokens: int) -> Event:
+    def event(bare: BareScheduler) -> None:
+        assert bare.nest() == tokens
+
+    return event
+
+
+def wait(seconds: float) -> Event:
+    def event(bare: BareScheduler) -> None:
+        bare.decide()  # a view must have been taken for waiting to be noticed
+        bare.clock.now += seconds
+
+    return event
+
+
+def expect(
+    preemptions: Mapping[str, int] | None = None,
+    running: set[str] | None = None,
+    finished: set[str] | None = None,
+    free: int | None = None,
+) -> Event:
+    def event(bare: BareScheduler) -> None:
+        if preemptions is not None:
+            assert bare.preemptions() == preemptions
+        if running is not None:
+            assert bare.running() == running
+        if finished is not None:
+            assert set(bare.finished) == finished
+        if free is not None:
+            assert bare.free == free
+
+    return event
+
+
+def idle() -> Event:
+    return BareScheduler.assert_idle

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose KV blocks are taken, when, and how many. Blocks hold 16 tokens, a step 256."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.engine.bare_scheduler import (
+    AGENT,
+    BATCH,
+    BE,
+    LS,
+    THREE_CLASSES,
+    BareScheduler,
+    Event,
+    add,
+    any_step,
+    begin,
+    end,
+    expect,
+    idle,
+    nested,
+    plan,
+    play,
+    resume,
+    resume_anyway,
+    step,
+    steps,
+    suspend,
+)
+
+Make = Callable[..., BareScheduler]
+Scenario = tuple[dict[str, Any], list[Event]]
+
+# Best-effort requests of 48 tokens that have just taken a fourth block each.
+TWO = [
+    add("b1", BE, 48, out=8),
+    add("b2", BE, 48, out=8),
+    step(b1=48, b2=48),
+    step(b1=1, b2=1),
+]
+THREE = [
+    *(add(f"b{i}", BE, 48, out=8) for i in range(3)),
+    step(b0=48, b1=48, b2=48),
+    step(b0=1, b1=1, b2=1),
+]
+
+TAKEN: dict[str, Scenario] = {
+    "no block is taken while enough are free": (
+        {"blocks": 10},
+        [
+            *TWO,
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={}, running={"b1", "b2"}),
+        ],
+    ),
+    "the latest loses its blocks, and is first of its class to come back": (
+        {"blocks": 8},
+        [
+            *TWO,
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={"b2": 1}, running={"b1"}, free=4),
+            add("b3", BE, 16, out=1),
+            # Two of b2's blocks still hold what they held: 50 - 32 tokens are computed again.
+            step(b1=1, b2=18),
+            expect(preemptions={"b2": 1}, running={"b1", "b2"}, free=0),
+            steps(5, b1=1, b2=1),
+            expect(finished={"l1", "b1", "b2"}),
+            step(b3=16),
+            idle(),
+        ],
+    ),
+    "one victim is enough when its blocks are": (
+        {"blocks": 12},
+        [
+            *THREE,
+            add("l1", LS, 16, out=1),
+            step(l1=16),
+            expect(preemptions={"b2": 1}, running={"b0", "b1"}),
+        ],
+    ),
+    "as many as it takes, and no more": (
+        {"blocks": 12},
+        [
+            *THREE,
+            add("l1", LS, 100, out=1),
+            step(l1=100),
+            expect(preemptions={"b1": 1, "b2": 1}, running={"b0"}),
+        ],
+    ),
+    "a decode takes blocks too": (
+        {"blocks": 9},
+        [
+            *TWO,
+            add("l1", LS, 16, out=3),
+            step(l1=16),
+            expect(free=0),
+            step(l1=1),
+            expect(preemptions={"b2": 1}, running={"b1", "l1"}),
+        ],
+    ),
+    "the least urgent class loses first, even if it came first": (
+        {"blocks": 8, "classes": THREE_CLASSES},
+        [
+            add("x", BATCH, 64, out=9),
+            step(x=64),
+            add("a", AGENT, 63, out=9),
+            step(a=63),
+            add("l1", LS, 16, out=1),
+            step(l1=16),
+            expect(preemptions={"x": 1}, running={"a"}),
+        ],
+    ),
+    "a class takes from less urgent classes only": (
+        {"blocks": 8, "classes": THREE_CLASSES},
+        [
+            add("l1", LS, 63, out=9),
+            step(l1=63),
+            add("x", BATCH, 63, out=9),
+            plan(2),
+            step(x=63),
+            add("a", AGENT, 32, out=1),
+            plan(1),
+            step(a=32),
+            expect(preemptions={"x": 1}, running={"l1"}),
+        ],
+    ),
+    "nearly finished work keeps its blocks while others have some": (
+        {"blocks": 8, "progress_cap": 0.5},
+        [
+            add("b1", BE, 48, out=100),
+            add("b2", BE, 48, out=4),
+            step(b1=48, b2=48),
+            step(b1=1, b2=1),
+            add("l1", LS, 16, out=1),
+            step(l1=16),
+            expect(preemptions={"b1": 1}, running={"b2"}),
+        ],
+    ),
+    "a request that lost its blocks often enough keeps them": (
+        {"blocks": 8, "max_preemptions": 1},
+        [
+            *TWO,
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={"b2": 1}),
+            step(b1=1, b2=18),
+            add("l2", LS, 32, out=1),
+            step(l2=32),
+            expect(preemptions={"b1": 1, "b2": 1}, running={"b2"}),
+        ],
+    ),
+    "when nothing may be taken, urgent work waits and the others go on": (
+        {"blocks": 8, "max_preemptions": 0},
+        [
+            *TWO,
+            add("l1", LS, 32, out=1),
+            steps(6, b1=1, b2=1),
+            step(l1=32),
+            expect(preemptions={}),
+            idle(),
+        ],
+    ),
+    "equals never take from each other, whichever arrived first": (
+        {"blocks": 4},
+        [
+            add("b1", 3, 48, out=8, arrival=100.0),
+            step(b1=48),
+            add("b2", 3, 48, out=1, arrival=-100.0),
+            add("b3", 1, 48, out=1, arrival=-200.0),
+            steps(7, b1=1),
+            expect(preemptions={}),
+            step(b3=48),
+            step(b2=48),
+            idle(),
+        ],
+    ),
+    "preempted work comes back before its equals, whichever arrived first": (
+        {"blocks": 8, "seqs": 2},
+        [
+            add("b1", BE, 48, out=8, arrival=100.0),
+            add("b2", BE, 48, out=8, arrival=200.0),
+            step(b1=48, b2=48),
+            step(b1=1, b2=1),
+            # It reaches the engine now, although its server stamped it earlier.
+            add("b3", BE, 48, out=1, arrival=50.0),
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={"b2": 1}),
+            step(b1=1, b2=18),
+        ],
+    ),
+}
+
+BELOW: dict[str, Scenario] = {
+    "a nested request takes blocks of parked requests": (
+        {"blocks": 12, "classes": THREE_CLASSES},
+        [
+            add("a", AGENT, 63, out=3),
+            step(a=63),
+            add("x", BATCH, 100, out=1),
+            plan(2),
+            begin(x=100),
+            suspend(),
+            expect(free=1),
+            add("l1", LS, 32, out=1),
+            nested(l1=32),
+            expect(preemptions={"a": 1}, running={"x"}),
+            # Three of its blocks, 48 tokens, still hold what they held.
+            nested(a=16),
+            nested(a=1),
+            resume(),
+            end(),
+            idle(),
+        ],
+    ),
+    "blocks of a suspended step are not taken": (
+        {"blocks": 8},
+        [
+            add("b1", BE, 100, out=2),
+            begin(b1=100),
+            suspend(),
+            add("l1", LS, 32, out=1),
+            nested(),
+            expect(preemptions={}, running={"b1"}),
+            resume_anyway(),
+            end(),
+            # Between steps they are.
+            step(l1=32),
+            expect(preemptions={"b1": 1}),
+        ],
+    ),
+    "nothing is taken when all that could be taken is not enough": (
+        {"blocks": 12, "classes": THREE_CLASSES},
+        [
+            add("a", AGENT, 63, out=3),
+            step(a=63),
+            add("x", BATCH, 100, out=1),
+            plan(2),
+            begin(x=100),
+            suspend(),
+            # One block is free, a holds four, the suspended step seven.
+            add("l1", LS, 96, out=1),
+            nested(),
+            expect(preemptions={}, running={"a", "x"}),
+        ],
+    ),
+}
+
+# A tenth of 21 blocks, vLLM's own one included, is two.
+RESERVE: dict[str, Scenario] = {
+    "the reserve is there for urgent work": (
+        {},
+        [
+            add("b1", BE, 160, out=9),
+            add("b2", BE, 100, out=9),
+            add("b3", BE, 16, out=9),
+            step(b1=160, b2=96),
+            # b3 would take one of the last two.
+            step(b1=1, b2=4),
+            expect(free=2, preemptions={}),
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={}),
+        ],
+    ),
+    "the only request may use all": (
+        {},
+        [add("b1", BE, 319, out=2), step(b1=256), step(b1=63), step(b1=1), idle()],
+    ),
+    "urgent work uses all": (
+        {},
+        [add("l1", LS, 160, out=1), add("l2", LS, 160, out=1), step(l1=160, l2=96), step(l2=64)],
+    ),
+    "what could not end without the reserve is not begun, to be thrown away at the end": (
+        {},
+        [
+            add("l1", LS, 15, out=8),
+            step(l1=15),
+            # 18 blocks for its prompt: all but the reserve is one less.
+            add("b1", BE, 280, out=1),
+            *[plan(1), any_step()] * 4,
+            expect(preemptions={}),
+            *[any_step()] * 8,
+            expect(preemptions={}, finished={"l1", "b1"}),
+        ],
+    ),
+}
+
+ALL = (
+    {name: ({"reserved_kv": 0.0} | a, e) for name, (a, e) in (TAKEN | BELOW).items()}
+    | {name: ({"reserved_kv": 0.1, "blocks": 20} | a, e) for name, (a, e) in RESERVE.items()}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_who_gives_blocks_to_whom(make: Make, name: str) -> None:
+    arguments, events = ALL[name]
+    play(make(**({"tokens": 256, "ride_slowdown": 1} | arguments)), events)
+
+
+def test_workers_hear_of_every_request_that_lost_its_blocks(make: Make) -> None:
+    """A worker keeps a request's block table until it is told; the blocks are others' by then."""
+    bare = make(blocks=8, tokens=256)
+    play(bare, [*TWO, add("l1", LS, 32, out=1)])
+    bare.begin()
+    assert bare.outputs[-1].preempted_req_ids == {"b2"}
+
+
+def test_two_that_outgrow_the_cache_do_not_take_turns(make: Make) -> None:
+    """Both need more than half of it; whoever gives way does so once, not once a step."""
+    bare = make(blocks=8, tokens=256)
+    bare.add("b1", BE, 48, out=40)
+    bare.add("b2", BE, 48, out=40)
+    while bare.scheduler.requests:
+        bare.begin()
+        bare.end()
+    assert sum(bare.preemptions().values()) <= 1
+    bare.assert_idle()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teaches vLLM's request handlers the priority of a request, when a policy is on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from vllm_qllm.api.priority import priority_of
+from vllm_qllm.config import PriorityConfig
+
+# The methods by which requests enter the handlers; a handler has one or two of them.
+ENTRIES = (
+    "create_chat_completion",
+    "create_batch_chat_completion",
+    "create_completion",
+    "create_responses",
+)
+
+
+def config_of(engine_client: Any) -> PriorityConfig | None:
+    """The configuration that the engine behind a handler serves with; None: stock vLLM."""
+    vllm_config = getattr(engine_client, "vllm_config", None)
+    extra = getattr(vllm_config, "additional_config", None)
+    data = extra.get("priority") if isinstance(extra, dict) else None
+    return None if data is None else PriorityConfig.from_dict(data)
+
+
+def teach(handler: Any) -> None:
+    """Replace the handler's own lookup of a priority, on this object only.
+
+    Args:
+        handler: a ``GenerateBaseServing`` that knows its ``engine_client``.
+    """
+    config = config_of(handler.engine_client)
+    if config is None:
+        return
+    handler._get_priority = functools.partial(priority_of, config)
+    for name in ENTRIES:
+        if hasattr(handler, name):
+            setattr(handler, name, _checked(getattr(handler, name), config))
+
+
+def _checked(
+    create: Callable[[Any, Any], Awaitable[Any]], config: PriorityConfig
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    @functools.wraps(create)
+    async def checked(request: Any, raw_request: Any = None) -> Any:
+        # Before anything is done for the request; and batches of chats read the field alone.
+        request.priority = priority_of(config, request, raw_request)
+        return await create(request, raw_request)
+
+    return checked

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the scheduler does to the numbers on ``/metrics``, by class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_qllm.engine.step import Step
+from vllm_qllm.metrics.recorder import Recorder
+
+if TYPE_CHECKING:
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+
+OUTCOME = {
+    RequestStatus.FINISHED_LENGTH_CAPPED: "length",
+    RequestStatus.FINISHED_ABORTED: "abort",
+    RequestStatus.FINISHED_ERROR: "error",
+    RequestStatus.FINISHED_REPETITION: "repetition",
+}
+
+
+@dataclass(slots=True)
+class Clock:
+    """One request's times, ``time.monotonic()`` seconds, and its tokens so far."""
+
+    rank: int
+    arrived: float
+    started: float | None = None
+    first_token: float | None = None
+    tokens: int = 0
+
+
+class Accounting:
+    """Follows every request of one scheduler from arrival to end."""
+
+    def __init__(self, scheduler: PriorityScheduler, recorder: Recorder) -> None:
+        self._scheduler = scheduler
+        self._recorder = recorder
+        self._clocks: dict[str, Clock] = {}
+
+    def arrived(self, request: Request) -> None:
+        """Start the clock, at the moment the IO thread noted if there is one."""
+        if request.request_id not in self._clocks:
+            arrived = getattr(request, "priority_arrived", None) or time.monotonic()
+            self._clocks[request.request_id] = Clock(self._scheduler.rank(request), arrived)
+
+    def scheduled(self, step: Step, now: float) -> None:
+        """Note the first work of each request in ``step``, and who waits."""
+        for request_id in step.request_ids:
+            clock = self._clocks.get(request_id)
+            if clock is not None and clock.started is None:
+                clock.started = now
+                self._recorder.response(clock.rank, now - clock.arrived)
+        if step.request_ids and len(self._scheduler.in_flight) > 1:
+            self._recorder.nested_step(self._scheduler.in_flight[-2].rank, step.rank)
+        self._gauges()
+
+    def completed(self, requests: Iterable[Request], now: float) -> None:
+        """Note new tokens, and the end of requests that are done."""
+        for request in requests:
+            clock = self._clocks.get(request.request_id)
+            if clock is None:
+                continue
+            new = request.num_output_tokens - clock.tokens
+            if new > 0:
+                if clock.first_token is None:
+                    clock.first_token = now
+                    self._recorder.first_token(clock.rank, now - clock.arrived)
+                    self._recorder.prompt_tokens(clock.rank, request.num_prompt_tokens)
+                clock.tokens += new
+                self._recorder.generated_tokens(clock.rank, new)
+            if request.is_finished():
+                self.finished(request, now)
+        self._gauges()
+
+    def finished(self, request: Request, now: float) -> None:
+        """Stop the clock; a second call for the same request does nothing."""
+        clock = self._clocks.pop(request.request_id, None)
+        if clock is None:
+            return
+        per_token = None
+        if clock.first_token is not None and clock.tokens > 1:
+            per_token = (now - clock.first_token) / (clock.tokens - 1)
+        outcome = OUTCOME.get(request.status, "stop")
+        self._recorder.finished(clock.rank, outcome, now - clock.arrived, per_token)
+
+    def preempted(self, request: Request) -> None:
+        """Note that a request lost its KV blocks."""
+        self._recorder.preemption(self._scheduler.rank(request))
+
+    def suspended(self, step: Step, by: int | None) -> None:
+        """Note that ``step`` stopped for class ``by``, or None: its time slice ended."""
+        self._recorder.suspension(step.rank, by)
+        self._gauges()
+
+    def resumed(self, step: Step, seconds: float) -> None:
+        """Note that ``step`` goes on after ``seconds``."""
+        self._recorder.suspended_for(step.rank, seconds)
+        self._gauges()
+
+    def _gauges(self) -> None:
+        scheduler = self._scheduler
+        ranks = range(len(scheduler.priority_config.classes))
+        running = [0 for _ in ranks]
+        suspended = [0 for _ in ranks]
+        inside = scheduler.suspended
+        for request in scheduler.running:
+            stopped = any(request.request_id in step.request_ids for step in inside)
+            (suspended if stopped else running)[scheduler.rank(request)] += 1
+        for rank in ranks:
+            queued = scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
+            self._recorder.running(rank, running[rank])
+            self._recorder.suspended(rank, suspended[rank])
+            self._recorder.waiting(rank, queued)
+
+    def close(self) -> None:
+        """Let go of the recorder's memory."""
+        self._recorder.close()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the stores of all engines for one scrape of ``/metrics``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from operator import add
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from vllm_qllm.metrics import location
+from vllm_qllm.metrics.layout import Layout
+from vllm_qllm.metrics.names import Metric
+from vllm_qllm.metrics.store import LayoutMismatch, read
+
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+_FAMILIES = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+logger = logging.getLogger("vllm.qllm")
+
+
+class PriorityCollector(Collector):
+    """Yields every metric; those of several engines are summed.
+
+    Args:
+        classes: class names, most urgent first.
+        prefix: of the stores, which are ``<prefix>.<engine index>``.
+    """
+
+    def __init__(self, classes: Sequence[str], prefix: str) -> None:
+        self._layout = Layout(classes)
+        self._prefix = prefix
+        self._complained = False
+
+    def describe(self) -> Iterator[Family]:
+        """The families without samples: registering must not depend on an engine that runs."""
+        return map(self._family, self._layout.metrics)
+
+    def collect(self) -> Iterator[Family]:
+        """The families as they are now; without samples while no engine has begun to record."""
+        slots = self._read()
+        for metric in self._layout.metrics:
+            family = self._family(metric)
+            if slots is not None:
+                for values in self._layout.series(metric):
+                    start = self._layout.offset(metric.name, *values)
+                    end = start + self._layout.width(metric)
+                    self._add(family, metric, values, slots[start:end])
+            yield family
+
+    def _family(self, metric: Metric) -> Family:
+        labels = [label.name for label in metric.labels]
+        return _FAMILIES[metric.kind](metric.name, metric.help, labels=labels)
+
+    @staticmethod
+    def _add(family: Family, metric: Metric, values: Sequence[str], slots: list[float]) -> None:
+        if isinstance(family, HistogramMetricFamily):
+            bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
+            counts = accumulate(slots[:-1])
+            family.add_metric(values, list(zip(bounds, counts, strict=True)), sum_value=slots[-1])
+        else:
+            family.add_metric(values, slots[0])
+
+    def _read(self) -> list[float] | None:
+        total: list[float] | None = None
+        for path in location.stores(self._prefix):
+            try:
+                slots = read(self._layout, path)
+            except LayoutMismatch as error:
+                # The server's other metrics must stay readable.
+                if not self._complained:
+                    logger.error("Left out of /metrics: %s", error)
+                self._complained = True
+                continue
+            if slots is None:
+                continue
+            total = slots if total is None else list(map(add, total, slots))
+        return total

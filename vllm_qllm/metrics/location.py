@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the stores are: a fresh directory for each server, known to all of its processes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from vllm_qllm.config import PriorityConfig
+
+VARIABLE = "VLLM_QLLM_METRICS"
+
+
+class Prepared(NamedTuple):
+    """What this process was prepared for: names of the classes, and the prefix of the stores."""
+
+    classes: tuple[str, ...]
+    prefix: str
+
+
+_prepared: Prepared | None = None
+
+
+def prepare(config: PriorityConfig, *, inherit: bool = False) -> str:
+    """Choose where engines that are started from now on record; called once a server.
+
+    The environment variable ``VLLM_QLLM_METRICS`` carries the choice to child processes. It is
+    not enough to say that this process serves with a policy: any program that a server starts
+    inherits it.
+
+    Args:
+        config: for the names of the classes.
+        inherit: this process is one of several API servers, whose parent has chosen already.
+
+    Returns:
+        The prefix of the stores.
+    """
+    global _prepared
+    prefix = os.environ.get(VARIABLE, "") if inherit else ""
+    if not prefix:
+        directory = tempfile.mkdtemp(prefix="vllm-qllm-")  # 0700
+        atexit.register(_remove, directory, os.getpid())
+        prefix = os.environ[VARIABLE] = os.path.join(directory, "metrics")
+    _prepared = Prepared(tuple(c.name for c in config.classes), prefix)
+    return prefix
+
+
+def prepared() -> Prepared | None:
+    """What :func:`prepare` chose in this very process; None: no policy is on here."""
+    return _prepared
+
+
+def store_path(engine_index: int = 0) -> str | None:
+    """Where the engine in this process records; None: nowhere."""
+    prefix = os.environ.get(VARIABLE)
+    return f"{prefix}.{engine_index}" if prefix else None
+
+
+def stores(prefix: str) -> list[Path]:
+    """The stores that exist now."""
+    path = Path(prefix)
+    return sorted(p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit())
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child inherits exit handlers
+        shutil.rmtree(directory, ignore_errors=True)

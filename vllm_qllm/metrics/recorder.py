@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine's thread calls; every call is a few stores into memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from pathlib import Path
+
+from vllm_qllm.config import PriorityConfig
+from vllm_qllm.metrics.layout import Layout
+from vllm_qllm.metrics.names import BUDGET, METRICS, OUTCOMES
+from vllm_qllm.metrics.store import Store
+
+# Bounds of the buckets, and the first slot of each class.
+Histogram = tuple[tuple[float, ...], list[int]]
+
+_BUCKETS = {metric.name: metric.buckets for metric in METRICS if metric.kind == "histogram"}
+
+
+class Recorder:
+    """Records one engine's numbers. Ranks count from 0, the most urgent class.
+
+    Not thread-safe: one thread calls it.
+
+    Args:
+        config: for the names of the classes.
+        path: of the store (see :func:`vllm_qllm.metrics.location.store_path`); None records into
+            memory that nobody reads.
+    """
+
+    def __init__(self, config: PriorityConfig, path: str | Path | None = None) -> None:
+        self._classes = classes = tuple(c.name for c in config.classes)
+        self._layout = layout = Layout(classes)
+        self._store = Store(layout, path)
+        self._slots = self._store.slots
+        self._running = self._by_class("qllm_requests_running")
+        self._waiting = self._by_class("qllm_requests_waiting")
+        self._suspended = self._by_class("qllm_requests_suspended")
+        self._preemptions = self._by_class("qllm_preemptions_total")
+        self._generated = self._by_class("qllm_generated_tokens_total")
+        self._prompt = self._by_class("qllm_prompt_tokens_total")
+        self._requests = [
+            {outcome: layout.offset("qllm_requests_total", name, outcome) for outcome in OUTCOMES}
+            for name in classes
+        ]
+        self._suspensions = self._by_pair("qllm_suspensions_total", (*classes, BUDGET))
+        self._nested = self._by_pair("qllm_nested_steps_total", classes)
+        self._first_token = self._histogram("qllm_time_to_first_token_seconds")
+        self._per_token = self._histogram("qllm_time_per_output_token_seconds")
+        self._end_to_end = self._histogram("qllm_end_to_end_seconds")
+        self._response = self._histogram("qllm_response_seconds")
+        self._suspended_for = self._histogram("qllm_suspended_seconds")
+
+    def _by_class(self, metric: str) -> list[int]:
+        return [self._layout.offset(metric, name) for name in self._classes]
+
+    def _by_pair(self, metric: str, others: tuple[str, ...]) -> list[list[int]]:
+        return [[self._layout.offset(metric, of, by) for by in others] for of in self._classes]
+
+    def _histogram(self, metric: str) -> Histogram:
+        return _BUCKETS[metric], self._by_class(metric)
+
+    def _observe(self, histogram: Histogram, rank: int, value: float) -> None:
+        buckets, offsets = histogram
+        start = offsets[rank]
+        # A bucket holds what is at most its bound, as Prometheus's "le" says.
+        self._slots[start + bisect_left(buckets, value)] += 1.0
+        self._slots[start + len(buckets) + 1] += value
+
+    def running(self, rank: int, n: int) -> None:
+        """``n`` requests of the class are admitted and not in a suspended step."""
+        self._slots[self._running[rank]] = n
+
+    def waiting(self, rank: int, n: int) -> None:
+        """``n`` requests of the class wait to be admitted."""
+        self._slots[self._waiting[rank]] = n
+
+    def suspended(self, rank: int, n: int) -> None:
+        """``n`` requests of the class are in suspended steps."""
+        self._slots[self._suspended[rank]] = n
+
+    def suspension(self, of: int, by: int | None) -> None:
+        """A step of class ``of`` was suspended by class ``by``; None: its time slice ended."""
+        self._slots[self._suspensions[of][-1 if by is None else by]] += 1.0
+
+    def nested_step(self, of: int, by: int) -> None:
+        """A step of class ``by`` ran while one of class ``of`` was suspended."""
+        self._slots[self._nested[of][by]] += 1.0
+
+    def suspended_for(self, rank: int, seconds: float) -> None:
+        """One suspension of a step of the class lasted ``seconds``."""
+        self._observe(self._suspended_for, rank, seconds)
+
+    def response(self, rank: int, seconds: float) -> None:
+        """A request's own step began to work ``seconds`` after its arrival in the engine."""
+        self._observe(self._response, rank, seconds)
+
+    def first_token(self, rank: int, seconds: float) -> None:
+        """A request got its first token ``seconds`` after its arrival in the engine."""
+        self._observe(self._first_token, rank, seconds)
+
+    def finished(
+        self, rank: int, outcome: str, end_to_end_seconds: float, per_token_seconds: float | None
+    ) -> None:
+        """A request ended.
+
+        Args:
+            rank: its class.
+            outcome: one of :data:`~vllm_qllm.metrics.names.OUTCOMES`.
+            end_to_end_seconds: since its arrival in the engine.
+            per_token_seconds: mean time between its tokens; None when it had fewer than two.
+        """
+        self._slots[self._requests[rank][outcome]] += 1.0
+        self._observe(self._end_to_end, rank, end_to_end_seconds)
+        if per_token_seconds is not None:
+            self._observe(self._per_token, rank, per_token_seconds)
+
+    def prompt_tokens(self, rank: int, n: int) -> None:
+        """A request with ``n`` prompt tokens was admitted."""
+        self._slots[self._prompt[rank]] += n
+
+    def generated_tokens(self, rank: int, n: int) -> None:
+        """Requests of the class got ``n`` more tokens."""
+        self._slots[self._generated[rank]] += n
+
+    def preemption(self, rank: int) -> None:
+        """A request of the class lost its KV blocks."""
+        self._slots[self._preemptions[rank]] += 1.0
+
+    def close(self) -> None:
+        """Let go of the store; nothing can be recorded afterwards."""
+        self._store.close()
