@@ -47,8 +47,6 @@ def fallbacks(vllm_config: Any) -> list[str]:
         reasons.append("a state-space model")
     if parallel.enable_expert_parallel:
         reasons.append("expert parallelism")
-    if parallel.tensor_parallel_size > 1:
-        reasons.append("tensor parallelism")
     if vllm_config.use_v2_model_runner:
         reasons.append("model runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0 for V1)")
     if parallel.worker_extension_cls:

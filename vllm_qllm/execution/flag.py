@@ -10,7 +10,11 @@ from __future__ import annotations
 import struct
 from multiprocessing import shared_memory
 
+from vllm_qllm.execution import agreement
+from vllm_qllm.execution.agreement import Agreement
+
 _CELL = struct.Struct("q")
+SIZE = _CELL.size + agreement.SIZE
 
 
 class Flag:
@@ -24,7 +28,7 @@ class Flag:
 
     def __init__(self, name: str | None = None) -> None:
         self._owner = name is None
-        self._memory = shared_memory.SharedMemory(name=name, create=self._owner, size=_CELL.size)
+        self._memory = shared_memory.SharedMemory(name=name, create=self._owner, size=SIZE)
         buffer = self._memory.buf
         assert buffer is not None
         self._buffer = buffer
@@ -35,6 +39,10 @@ class Flag:
     def name(self) -> str:
         """What another process attaches by."""
         return self._memory.name
+
+    def agreement(self, rank: int, size: int) -> Agreement:
+        """This worker's part in the decisions of a group of ``size`` workers."""
+        return Agreement(self._memory, _CELL.size, rank, size)
 
     def raise_for(self, number: int) -> None:
         """Ask the step ``number`` to suspend at its next checkpoint."""

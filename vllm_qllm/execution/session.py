@@ -9,6 +9,7 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
+from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.protocol import Order, Suspended
@@ -24,13 +25,15 @@ class Session:
 
     Args:
         flag: the arrival flag.
+        agreement: with the other workers that run the same steps.
         lanes: the runner's lanes.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
             returns the next deadline once the engine resumes the step.
     """
 
-    def __init__(self, flag: Flag, lanes: Lanes, suspend: Suspend) -> None:
+    def __init__(self, flag: Flag, agreement: Agreement, lanes: Lanes, suspend: Suspend) -> None:
         self._flag = flag
+        self._agreement = agreement
         self._lanes = lanes
         self._suspend = suspend
         # The step whose forward pass is running, when it may be suspended.
@@ -55,7 +58,7 @@ class Session:
         if order is None:
             return
         self._passed += 1
-        if not self._flag.names(order.number) and time.monotonic_ns() < order.deadline:
+        if not self._agreement.decide(lambda: self._is_due(order)):
             return
         passed = self._passed
         # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
@@ -63,6 +66,9 @@ class Session:
         deadline = self._suspend(Suspended(order.number, passed))
         self._lanes.activate(order.lane)
         self._order, self._passed = order._replace(deadline=deadline), passed
+
+    def _is_due(self, order: Order) -> bool:
+        return self._flag.names(order.number) or time.monotonic_ns() >= order.deadline
 
     def close(self) -> None:
         """Detach from the flag."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from vllm_qllm.execution import rpc_loop
@@ -32,8 +33,13 @@ class SuspendableWorker:
         Returns:
             The number of checkpoints in a forward pass.
         """
+        flag = Flag(flag_name)
+        group = get_tp_group()
         session = Session(
-            Flag(flag_name), Lanes(self.model_runner, lanes), suspend or rpc_loop.answer_and_serve
+            flag,
+            flag.agreement(group.rank_in_group, group.world_size),
+            Lanes(self.model_runner, lanes),
+            suspend or rpc_loop.answer_and_serve,
         )
         self._priority_session = session
         context = self.vllm_config.compilation_config.static_forward_context

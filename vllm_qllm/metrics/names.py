@@ -94,7 +94,12 @@ METRICS = (
     ),
     Metric("qllm_preemptions_total", "counter", "Requests that lost their KV blocks.", CLASS),
     Metric("qllm_generated_tokens_total", "counter", "Tokens generated.", CLASS),
-    Metric("qllm_prompt_tokens_total", "counter", "Prompt tokens of admitted requests.", CLASS),
+    Metric(
+        "qllm_prompt_tokens_total",
+        "counter",
+        "Prompt tokens of requests that got their first token.",
+        CLASS,
+    ),
     Metric(
         "qllm_time_to_first_token_seconds",
         "histogram",

@@ -116,7 +116,7 @@ class Recorder:
             self._observe(self._per_token, rank, per_token_seconds)
 
     def prompt_tokens(self, rank: int, n: int) -> None:
-        """A request with ``n`` prompt tokens was admitted."""
+        """A request with ``n`` prompt tokens got its first token."""
         self._slots[self._prompt[rank]] += n
 
     def generated_tokens(self, rank: int, n: int) -> None:
