@@ -2,18 +2,18 @@
 
     python -m benchmarks.models NAME OUT_DIR
 
-| name           | parameters | layers | hidden | experts       | dtype    | made for                          |
-|----------------|------------|--------|--------|---------------|----------|-----------------------------------|
-| tiny-mixtral   | 0.55 M     | 4      | 64     | 4, two active | float32  | tests: equality of tokens         |
-| tiny-llama     | 0.25 M     | 4      | 64     | dense         | float32  | tests: a model without experts    |
-| small-mixtral  | 323 M      | 12     | 768    | 8, two active | bfloat16 | the demo: 2048 tokens about 1 s   |
-| mixtral-747m   | 747 M      | 16     | 1024   | 8, two active | bfloat16 | the benchmark                     |
+| name          | parameters | layers | hidden | experts       | dtype    | made for            |
+|---------------|------------|--------|--------|---------------|----------|---------------------|
+| tiny-mixtral  | 0.53 M     | 4      | 64     | 4, two active | float32  | tests               |
+| tiny-llama    | 0.23 M     | 4      | 64     | dense         | float32  | tests, no experts   |
+| small-mixtral | 317 M      | 12     | 768    | 8, two active | bfloat16 | the demo            |
+| mixtral-747m  | 747 M      | 16     | 1024   | 8, two active | bfloat16 | the benchmark       |
 
-Random weights at the usual spread (0.02) give a model whose next token depends on its last token alone, so
-that it repeats itself whatever the KV cache holds, and no test of equal tokens could fail. Here every
-projection keeps the scale of its input, queries and keys are larger still, so that attention picks out
-single tokens, and what the layers add outweighs the embedding: one changed token anywhere in the
-prompt changes what follows.
+Random weights at the usual spread (0.02) give a model whose next token depends on its last token
+alone, so that it repeats itself whatever the KV cache holds, and no test of equal tokens could
+fail. Here every projection keeps the scale of its input, queries and keys are larger still, so that
+attention picks out single tokens, and what the layers add outweighs the embedding: one changed
+token anywhere in the prompt changes what follows.
 """
 
 import argparse
@@ -92,7 +92,9 @@ def config(shape: Shape) -> dict[str, Any]:
         "eos_token_id": EOS,
         "pad_token_id": PAD,
         "dtype": shape.dtype,
-        **({"num_local_experts": shape.experts, "num_experts_per_tok": shape.active} if moe else {}),
+        **(
+            {"num_local_experts": shape.experts, "num_experts_per_tok": shape.active} if moe else {}
+        ),
     }
 
 
@@ -142,8 +144,8 @@ def write_weights(shape: Shape, path: Path) -> None:
 def make(name: str, out_dir: Path | str) -> Path:
     """Make the named model in ``out_dir`` unless it is there already; return the folder.
 
-    A model counts as there when its marker names the same recipe. Files are written beside ``out_dir`` and
-    moved at the end, so an interrupted run leaves no half a model.
+    A model counts as there when its marker names the same recipe. Files are written beside
+    ``out_dir`` and moved at the end, so an interrupted run leaves no half a model.
     """
     if name not in SHAPES:
         raise ValueError(f"no model named {name!r}; there are: {', '.join(SHAPES)}")

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer: one token a byte, so any text works and lengths are easy to reason about."""
+"""A byte-level tokenizer: one token a byte, so any text works and lengths are plain."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ CHAT_TEMPLATE = (
 def write_tokenizer(folder: Path, vocab: int, max_tokens: int) -> None:
     """Write ``tokenizer.json`` and ``tokenizer_config.json`` for a model of ``vocab`` token ids.
 
-    Ids above the special tokens exist only to round the vocabulary up; they get names, because a random
-    model emits them and every emitted id must have a text.
+    Ids above the special tokens exist only to round the vocabulary up; they get names, because a
+    random model emits them and every emitted id must have a text.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bad value is refused by a message that holds the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_qllm.config import INT64_MAX, INT64_MIN, ConfigError, PriorityConfig
+
+NAN, INF = math.nan, math.inf
+
+
+def classes(**fields: Any) -> dict[str, Any]:
+    """One class with these fields, and a last one."""
+    return {"classes": [{"name": "a", "max_priority": 0} | fields, {"name": "z"}]}
+
+
+# field in the message, the configuration, the value in the message, a word on what is allowed
+BAD: list[tuple[str, dict[str, Any], Any, str]] = [
+    *(("policy", {"policy": v}, v, "strict") for v in ("", "fast", "a:", ":B", "a b:C", 3, None, [], True)),
+    *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("expert", "", None, 1, ["layer"])),
+    *(
+        ("reserved_kv", {"reserved_kv": v}, v, "0.5")
+        for v in ("0.1", None, True, NAN, INF, -0.01, 0.51, [0.1])
+    ),
+    *(
+        ("ride_slowdown", {"ride_slowdown": v}, v, "100")
+        for v in ("2", None, True, NAN, INF, 0.99, 101, {})
+    ),
+    *(
+        ("max_preemptions", {"max_preemptions": v}, v, "1000")
+        for v in ("8", None, True, False, 1.0, NAN, -1, 1001)
+    ),
+    *(
+        ("progress_cap", {"progress_cap": v}, v, "at most 1")
+        for v in ("1", None, True, NAN, 0, -1, 1.01)
+    ),
+    *(
+        ("classes[].name", classes(name=v), v, "lower-case")
+        for v in ("", "A", "1a", "a-b", "ä", "a" * 64, "a\n", 1, None, ["a"])
+    ),
+    *(
+        ("classes[a].max_priority", classes(max_priority=v), v, "integer")
+        for v in ("0", True, 0.0, NAN, [], INT64_MIN - 1, INT64_MAX, None)
+    ),
+    *(
+        ("classes[a].max_wait_ms", classes(max_wait_ms=v), v, "3600000")
+        for v in ("1", None, True, NAN, INF, 0, -1, 3_600_001)
+    ),
+    *(
+        ("classes[a].slice_ms", classes(slice_ms=v), v, "60000")
+        for v in ("1", None, True, NAN, INF, 0, -1, 60_001)
+    ),
+    *(("classes", {"classes": v}, v, "list") for v in (None, 3, "a", {"name": "a"}, True)),
+    *(("classes[]", {"classes": [v]}, v, "object") for v in (None, 3, "a", ["a"], True)),
+    ("classes[]", {"classes": [{"max_priority": 1}]}, {"max_priority": 1}, "name"),
+    ("classes", {"classes": []}, 0, "1 to 8"),
+    (
+        "classes",
+        {"classes": [{"name": f"c{i}", "max_priority": i if i < 8 else None} for i in range(9)]},
+        9,
+        "1 to 8",
+    ),
+    ("classes[].name", {"classes": [{"name": "a", "max_priority": 0}, {"name": "a"}]}, "a", "differ"),
+    (
+        "classes[b].max_priority",
+        {"classes": [{"name": "a", "max_priority": 5}, {"name": "b", "max_priority": 5}, {"name": "c"}]},
+        5,
+        "larger than 5",
+    ),
+    ("classes[z].max_priority", {"classes": [{"name": "z", "max_priority": 5}]}, 5, "null"),
+    ("classes[b].max_priority", {"classes": [{"name": "b"}, {"name": "z"}]}, None, "integer"),
+    ("field", {"polcy": "strict"}, "polcy", "policy"),
+    ("classes[] field", classes(max_prio=3), "max_prio", "max_priority"),
+    ("service_tiers", {"service_tiers": {"gold": 1}}, "gold", "flex"),
+    *(("service_tiers", {"service_tiers": v}, v, "object") for v in (None, [], "flex", 3)),
+    *(
+        ("service_tiers.flex", {"service_tiers": {"flex": v}}, v, "integer")
+        for v in ("1", None, True, 1.0, NAN, INT64_MAX + 1, INT64_MIN - 1)
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "value", "allowed"), BAD, ids=[f"{f}={v!r:.20}" for f, _, v, _ in BAD]
+)
+def test_names_field_value_and_what_is_allowed(
+    field: str, data: dict[str, Any], value: Any, allowed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PriorityConfig.load({"policy": "strict"} | data, None)
+    message = str(caught.value)
+    assert f" {field} " in message
+    assert repr(value) in message
+    assert "allowed" in message and allowed in message.partition("allowed")[2]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("{", "JSON"),
+        ('{"policy": "strict",}', "JSON"),
+        ('{"policy": strict}', "JSON"),
+        ("[]", "[]"),
+        ('["policy"]', "policy"),
+        ("", ""),
+        ("/nowhere/at/all.json", "/nowhere/at/all.json"),
+        ("/", "directory"),
+        ("\0", "allowed"),
+        ('{"max_preemptions": ' + "1" * 5000 + "}", "JSON"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON"),
+    ],
+    ids=lambda v: v[:24],
+)
+def test_unreadable_sources(source: str, found: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PriorityConfig.load(source, "strict")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1, 2]", b'"strict"', b"3", b"null", b"\xff\xfe", b"", b"{'policy': 1}"]
+)
+def test_files_that_hold_no_object_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "priority.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="priority.json"):
+        PriorityConfig.load(str(path), "strict")
+
+
+def test_policy_named_twice_differently() -> None:
+    with pytest.raises(ConfigError) as caught:
+        PriorityConfig.load({"policy": "step"}, "strict")
+    assert "'step'" in str(caught.value) and "'strict'" in str(caught.value)
+    assert PriorityConfig.load({"policy": "step"}, "step").policy == "step"
+
+
+@pytest.mark.parametrize("source", [None, {}, "{}", '{"reserved_kv": 0}'])
+def test_policy_missing(source: Any) -> None:
+    with pytest.raises(ConfigError, match="policy is None; allowed"):
+        PriorityConfig.load(source, None)
+
+
+def test_a_field_given_twice_is_contradictory() -> None:
+    """JSON's own rule, that the last one wins, hides a typing error in a long file."""
+    with pytest.raises(ConfigError, match="max_preemptions"):
+        PriorityConfig.load('{"max_preemptions": 3, "max_preemptions": 4}', "strict")
+
+
+def test_sources_are_equal(tmp_path: Path) -> None:
+    data = {"policy": "step", "classes": [{"name": "a", "max_priority": 3}, {"name": "b"}]}
+    path = tmp_path / "priority.json"
+    path.write_text(json.dumps(data))
+    as_text = PriorityConfig.load("  " + json.dumps(data), None)
+    assert as_text == PriorityConfig.load(data, None) == PriorityConfig.load(str(path), "step")
+    assert as_text == PriorityConfig.load(path, None)

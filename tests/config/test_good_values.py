@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Valid configurations round-trip and mean what they say; junk is refused in one way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vllm_qllm.config import INT64_MAX, INT64_MIN, ConfigError, PriorityConfig
+
+int64 = st.integers(INT64_MIN, INT64_MAX)
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+
+
+@st.composite
+def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
+    bounds = sorted(draw(st.sets(st.integers(INT64_MIN, INT64_MAX - 1), max_size=7)))
+    count = len(bounds) + 1
+    labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
+    times = st.fixed_dictionaries(
+        {},
+        optional={
+            "max_wait_ms": st.floats(0.01, 3_600_000) | st.integers(1, 3_600_000),
+            "slice_ms": st.floats(0.01, 60_000) | st.integers(1, 60_000),
+        },
+    )
+    return [
+        {"name": label, "max_priority": bound} | draw(times)
+        for label, bound in zip(labels, [*bounds, None], strict=True)
+    ]
+
+
+tiers = st.dictionaries(st.sampled_from(["priority", "scale", "auto", "default", "flex"]), int64)
+configs = st.fixed_dictionaries(
+    {},
+    optional={
+        "policy": st.sampled_from(["step", "strict", "my.module:Policy", "_m:_P2"]),
+        "classes": class_lists(),
+        "checkpoints": st.sampled_from(["layer", "none"]),
+        "reserved_kv": st.floats(0, 0.5),
+        "ride_slowdown": st.floats(1, 100) | st.integers(1, 100),
+        "max_preemptions": st.integers(0, 1000),
+        "progress_cap": st.floats(0.001, 1),
+        "service_tiers": tiers,
+    },
+)
+
+
+@given(configs)
+def test_round_trip(data: dict[str, Any]) -> None:
+    config = PriorityConfig.from_dict(data)
+    # Through JSON: it travels to other processes in vLLM's own configuration.
+    assert PriorityConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for field, value in data.items():
+        if field not in ("classes", "service_tiers"):
+            assert getattr(config, field) == value
+    assert data.get("service_tiers", {}).items() <= config.service_tiers.items()
+
+
+@given(class_lists(), int64)
+def test_rank_is_the_first_class_whose_bound_is_not_exceeded(
+    classes: list[dict[str, Any]], priority: int
+) -> None:
+    config = PriorityConfig.from_dict({"classes": classes})
+    near = [b for c in classes if (b := c["max_priority"]) is not None]
+    for p in (priority, INT64_MIN, INT64_MAX, *near, *(b + 1 for b in near)):
+        rank = config.rank(p)
+        assert all(p > bound for bound in near[:rank])
+        assert rank == len(near) or p <= near[rank]
+
+
+@given(class_lists())
+def test_default_tiers_span_the_classes(classes: list[dict[str, Any]]) -> None:
+    config = PriorityConfig.from_dict({"classes": classes})
+    of = {tier: config.rank(p) for tier, p in config.service_tiers.items()}
+    assert of["flex"] == len(classes) - 1
+    assert config.service_tiers["auto"] == config.service_tiers["default"] == 0
+    least = max(config.service_tiers.values())
+    assert config.service_tiers["flex"] == least
+
+
+@given(class_lists())
+def test_paid_tiers_are_the_most_urgent_class(classes: list[dict[str, Any]]) -> None:
+    config = PriorityConfig.from_dict({"classes": classes})
+    assert config.rank(config.service_tiers["priority"]) == 0
+    assert config.rank(config.service_tiers["scale"]) == 0
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    config = PriorityConfig.load(None, "strict")
+    assert [(c.name, c.max_priority) for c in config.classes] == [
+        ("latency_sensitive", 0),
+        ("best_effort", None),
+    ]
+    assert [config.rank(p) for p in (-5, 0, 1, 100)] == [0, 0, 1, 1]
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400), 10**5000, 2**63])
+    | st.floats()
+    | st.text(max_size=8)
+)
+junk = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(["name", "max_priority", "slice_ms", "flex"]) | st.text(max_size=4),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+FIELDS = list(PriorityConfig.__dataclass_fields__)
+
+
+def is_config_or_error(data: Any) -> None:
+    try:
+        config = PriorityConfig.from_dict(data)
+    except ConfigError as error:
+        assert str(error)
+    else:
+        assert PriorityConfig.from_dict(config.to_dict()) == config
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(st.sampled_from(FIELDS), junk, max_size=4))
+def test_junk_in_known_fields(data: dict[str, Any]) -> None:
+    is_config_or_error(data)
+
+
+@settings(max_examples=300)
+@given(junk | st.dictionaries(st.integers() | st.none() | st.tuples(), junk, max_size=2))
+def test_junk_instead_of_a_configuration(data: Any) -> None:
+    is_config_or_error(data)
+
+
+@settings(max_examples=300)
+@given(configs, st.sampled_from(FIELDS), junk)
+def test_one_field_gone_wrong(data: dict[str, Any], field: str, value: Any) -> None:
+    is_config_or_error(data | {field: value})
+
+
+@settings(max_examples=300)
+@given(
+    class_lists(),
+    st.sampled_from(["name", "max_priority", "max_wait_ms", "slice_ms", "else"]),
+    junk,
+)
+def test_one_field_of_a_class_gone_wrong(
+    classes: list[dict[str, Any]], field: str, value: Any
+) -> None:
+    classes[0] = classes[0] | {field: value}
+    is_config_or_error({"classes": classes})
+
+
+@given(st.text(max_size=30))
+def test_text_that_is_no_configuration(text: str) -> None:
+    try:
+        PriorityConfig.load(text, "strict")
+    except ConfigError as error:
+        assert str(error)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``verify`` looks at. Nothing is imported before it is needed: any of it may be broken."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+GROUP, ENTRY_POINT = "vllm.general_plugins", "qllm"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        state: ``ok``; ``off``, which serving can do without; or ``BAD``, which it cannot.
+        name: what was looked at.
+        detail: what was found, in a sentence.
+    """
+
+    state: str
+    name: str
+    detail: str
+
+
+def entry_point() -> Iterator[Finding]:
+    """Whether vLLM will find the plugin, and whether it may load it."""
+    found = [e for e in importlib.metadata.entry_points(group=GROUP) if e.name == ENTRY_POINT]
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if not found:
+        yield Finding("BAD", "entry point", f"{GROUP} has no {ENTRY_POINT}: install with pip")
+    elif allowed is not None and ENTRY_POINT not in allowed.split(","):
+        detail = f"VLLM_PLUGINS={allowed} leaves it out: add {ENTRY_POINT}"
+        yield Finding("BAD", "entry point", detail)
+    else:
+        yield Finding("ok", "entry point", f"{GROUP}: {found[0].name} = {found[0].value}")
+
+
+def vllm() -> Iterator[Finding]:
+    """Whether this vLLM is the known one, seam by seam, and the seams can be installed."""
+    from vllm_qllm import contract
+
+    if (version := contract.installed_version()) != contract.SUPPORTED:
+        yield Finding("BAD", "vLLM", contract.violations()[0])
+        return
+    try:
+        from vllm_qllm import plugin, seams
+
+        violations = contract.violations()
+    except Exception as error:
+        yield Finding("BAD", "vLLM", f"{version} is installed but cannot be imported: {error}")
+        return
+    yield Finding("ok", "vLLM", f"{version}, the supported version")
+    plugin.register()
+    for seam in seams.ALL:
+        if broken := [v for v in violations if v.startswith(f"{seam} ")]:
+            yield Finding("BAD", "seam", broken[0])
+        elif not hasattr(getattr(seam.holder(), seam.name), seams.MARK):
+            detail = f"{seam} could not be replaced; it is needed for {seam.why}"
+            yield Finding("BAD", "seam", detail)
+        else:
+            yield Finding("ok", "seam", f"{seam}: {seam.why}")
+
+
+def policies() -> Iterator[Finding]:
+    """Which policies there are, and that each can be made."""
+    from vllm_qllm.config import PriorityConfig
+    from vllm_qllm.policy.registry import BUILT_IN, resolve
+
+    for name in BUILT_IN:
+        resolve(PriorityConfig(policy=name))
+    yield Finding("ok", "policies", ", ".join(BUILT_IN) + ", or module:Class of your own")
+
+
+def shared_memory() -> Iterator[Finding]:
+    """Whether one process can tell another to suspend a step."""
+    from vllm_qllm.execution.flag import Flag
+
+    try:
+        written = Flag()
+    except OSError as error:
+        yield Finding("BAD", "shared memory", f"cannot be created ({error}); is /dev/shm writable?")
+        return
+    try:
+        read = Flag(written.name)
+        written.raise_for(7)
+        arrived = read.names(7)
+        read.close()
+    finally:
+        written.close()
+    if arrived:
+        yield Finding("ok", "shared memory", "the arrival flag can be raised and read")
+    else:
+        yield Finding("BAD", "shared memory", "a raised flag was not seen by its reader")
+
+
+def metrics() -> Iterator[Finding]:
+    """Whether numbers get from an engine to ``/metrics``."""
+    from vllm_qllm.config import PriorityConfig
+    from vllm_qllm.metrics.collector import PriorityCollector
+    from vllm_qllm.metrics.recorder import Recorder
+
+    config = PriorityConfig()
+    with tempfile.TemporaryDirectory(prefix="vllm-qllm-") as directory:
+        prefix = str(Path(directory) / "metrics")
+        recorder = Recorder(config, f"{prefix}.0")
+        recorder.preemption(0)
+        recorder.close()
+        families = list(PriorityCollector([c.name for c in config.classes], prefix).collect())
+    total = sum(s.value for family in families for s in family.samples)
+    if total == 1:
+        yield Finding("ok", "metrics", f"{len(families)} families, qllm_*, on /metrics")
+    else:
+        yield Finding("BAD", "metrics", f"one event was written and {total:g} were read back")
+
+
+def in_step() -> Iterator[Finding]:
+    """What preemption inside a step needs beyond that; without it, steps run to their end."""
+    from vllm import envs
+    from vllm.platforms import current_platform
+    from vllm.triton_utils import HAS_TRITON
+
+    name, where = "in-step preemption", f"on {current_platform.device_type}"
+    forced = envs.VLLM_USE_V2_MODEL_RUNNER
+    if forced or (forced is None and HAS_TRITON):
+        why = "VLLM_USE_V2_MODEL_RUNNER=1" if forced else "Triton has an active driver"
+        yield Finding(
+            "off",
+            name,
+            f"{where} vLLM chooses model runner V2 ({why}), whose steps cannot be suspended yet; "
+            "until VLLM_USE_V2_MODEL_RUNNER=0 is set, strict preempts between steps only",
+        )
+    else:
+        yield Finding("ok", name, f"{where}, model runner V1, at every layer")
+    yield Finding("off", "expert checkpoints", "inside an MoE layer: not in this release")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    entry_point,
+    vllm,
+    policies,
+    shared_memory,
+    metrics,
+    in_step,
+)
+
+
+def findings() -> list[Finding]:
+    """Look at everything, whatever some of it turns out to be."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        try:
+            found += check()
+        except Exception as error:
+            # Whatever it is, the person who asked wants the other answers too.
+            detail = f"could not be checked: {type(error).__name__}: {error}"
+            found.append(Finding("BAD", check.__name__.replace("_", " "), detail))
+    return found
