@@ -27,7 +27,26 @@ class ConfigError(ValueError):
 
 def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
     if not condition:
-        raise ConfigError(f"priority config: {name} is {value!r}; allowed: {allowed}")
+        raise ConfigError(f"priority config: {name} is {_show(value)}; allowed: {allowed}")
+
+
+def _show(value: Any) -> str:
+    """``repr(value)`` that is short and cannot fail, whatever JSON held."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no field is given twice."""
+    fields_given = dict(pairs)
+    if len(fields_given) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        _check(False, "field", twice, "each field once")
+    return fields_given
 
 
 def _is_int(value: Any) -> bool:
@@ -59,10 +78,12 @@ class PriorityClass:
     def __post_init__(self) -> None:
         _check(
             isinstance(self.name, str)
-            and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None,
+            and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None
+            and self.name != "budget",
             "classes[].name",
             self.name,
-            "lower-case letters, digits and _, starting with a letter, at most 63 characters",
+            "lower-case letters, digits and _, starting with a letter, at most 63 characters; "
+            "not budget, which is a word of the metrics",
         )
         where = f"classes[{self.name}]"
         _check(
@@ -104,8 +125,8 @@ class PriorityConfig:
         ride_slowdown: a decode step of urgent requests takes decodes of less urgent ones along
             while that is expected to make it at most this many times slower; 1 means never.
         max_preemptions: how often one request may lose its KV blocks to more urgent work.
-        progress_cap: a request that has produced this fraction of its ``max_tokens`` keeps its
-            KV blocks.
+        progress_cap: a request that has produced this fraction of its ``max_tokens`` loses its
+            KV blocks after all others.
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
     """
 
@@ -191,7 +212,14 @@ class PriorityConfig:
         last = len(self.classes) - 1
         # The least urgent class begins just above the bound of the one before it.
         flex = 0 if last == 0 else max(1, self.classes[last - 1].max_priority + 1)  # type: ignore[operator]
-        tiers = {"priority": -2, "scale": -1, "auto": 0, "default": 0, "flex": flex}
+        urgent = 0 if last == 0 else self.classes[0].max_priority or 0
+        tiers = {
+            "priority": min(-2, urgent),
+            "scale": min(-1, urgent),
+            "auto": 0,
+            "default": 0,
+            "flex": flex,
+        }
         for tier, priority in given.items():
             _check(tier in SERVICE_TIERS, "service_tiers", tier, ", ".join(SERVICE_TIERS))
             _check(
@@ -222,7 +250,7 @@ class PriorityConfig:
             ConfigError: unknown, malformed or contradictory fields.
         """
         if not isinstance(data, Mapping):
-            raise ConfigError(f"priority config: {data!r} is not an object of field: value")
+            raise ConfigError(f"priority config: {_show(data)} is not an object of field: value")
         known = {f.name for f in fields(cls)}
         values = dict(data)
         for name in values:
@@ -248,8 +276,8 @@ class PriorityConfig:
         if policy is not None:
             if "policy" in data and data["policy"] != policy:
                 raise ConfigError(
-                    f"priority config: policy is {data['policy']!r} but --priority-policy is "
-                    f"{policy!r}; allowed: name it once, or the same twice"
+                    f"priority config: policy is {_show(data['policy'])} but --priority-policy is "
+                    f"{_show(policy)}; allowed: name it once, or the same twice"
                 )
             data["policy"] = policy
         _check(
@@ -290,14 +318,16 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any]:
         origin = text
         try:
             text = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"priority config: cannot read {origin!r} ({error}); allowed: JSON text that "
+                f"priority config: cannot read {_show(origin)} ({error}); allowed: JSON text that "
                 "starts with '{', or the path of a JSON file"
             ) from error
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(text, object_pairs_hook=_once)
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"priority config: {origin} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(

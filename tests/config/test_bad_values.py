@@ -13,6 +13,7 @@ import pytest
 from vllm_qllm.config import INT64_MAX, INT64_MIN, ConfigError, PriorityConfig
 
 NAN, INF = math.nan, math.inf
+CLASS_A = {"name": "a", "max_priority": 5}
 
 
 def classes(**fields: Any) -> dict[str, Any]:
@@ -22,7 +23,10 @@ def classes(**fields: Any) -> dict[str, Any]:
 
 # field in the message, the configuration, the value in the message, a word on what is allowed
 BAD: list[tuple[str, dict[str, Any], Any, str]] = [
-    *(("policy", {"policy": v}, v, "strict") for v in ("", "fast", "a:", ":B", "a b:C", 3, None, [], True)),
+    *(
+        ("policy", {"policy": v}, v, "strict")
+        for v in ("", "fast", "a:", ":B", "a b:C", 3, None, [], True)
+    ),
     *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("expert", "", None, 1, ["layer"])),
     *(
         ("reserved_kv", {"reserved_kv": v}, v, "0.5")
@@ -66,12 +70,12 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         9,
         "1 to 8",
     ),
-    ("classes[].name", {"classes": [{"name": "a", "max_priority": 0}, {"name": "a"}]}, "a", "differ"),
+    ("classes[].name", {"classes": [CLASS_A, {"name": "a"}]}, "a", "differ"),
     (
         "classes[b].max_priority",
-        {"classes": [{"name": "a", "max_priority": 5}, {"name": "b", "max_priority": 5}, {"name": "c"}]},
+        {"classes": [CLASS_A, CLASS_A | {"name": "b"}, {"name": "c"}]},
         5,
-        "larger than 5",
+        "5, the bound of a",
     ),
     ("classes[z].max_priority", {"classes": [{"name": "z", "max_priority": 5}]}, 5, "null"),
     ("classes[b].max_priority", {"classes": [{"name": "b"}, {"name": "z"}]}, None, "integer"),
@@ -129,8 +133,19 @@ def test_unreadable_sources(source: str, found: str) -> None:
 def test_files_that_hold_no_object_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "priority.json"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="priority.json"):
+    with pytest.raises(ConfigError, match=r"priority\.json"):
         PriorityConfig.load(str(path), "strict")
+
+
+@pytest.mark.parametrize("field", ["max_preemptions", "classes", "policy", "polcy", "reserved_kv"])
+def test_values_that_python_cannot_print(field: str) -> None:
+    """An integer of over 4300 digits has no decimal form, a deep enough list no text at all."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (10**5000, deep):
+        with pytest.raises(ConfigError, match=field):
+            PriorityConfig.from_dict({field: value})
 
 
 def test_policy_named_twice_differently() -> None:

@@ -79,9 +79,7 @@ class BareScheduler:
         config.cache_config.num_gpu_blocks = blocks + 1
         given = {"policy": "strict", "reserved_kv": 0.0} | priority
         config.additional_config = {"priority": given}
-        spec = FullAttentionSpec(
-            block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32
-        )
+        spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
         kv = KVCacheConfig(
             num_blocks=blocks + 1,
             kv_cache_tensors=[],

@@ -39,7 +39,7 @@ class StopEverywhere(StrictPolicy):
             if not (view.classes[plan.rank].waiting or view.classes[plan.rank].prefilling)
             else 0
         )
-        return Run(plan.rank, riders, plan.fill, plan.suspendable, 0.0)
+        return Run(plan.rank, riders, plan.suspendable, 0.0)
 
 
 @dataclass

@@ -98,8 +98,7 @@ def test_threads_lose_nothing() -> None:
             source.put(item((i + offset) % 3, type_))
 
     def take() -> None:
-        for _ in range(2 * per_thread):
-            taken.append(source.get(timeout=10))
+        taken.extend(source.get(timeout=10) for _ in range(2 * per_thread))
 
     threads = [threading.Thread(target=put, args=(n,)) for n in (0, 1)]
     threads.append(threading.Thread(target=take))

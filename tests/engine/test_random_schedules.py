@@ -107,7 +107,7 @@ class RandomLoad:
             assert min(ranks.values()) < min(one.rank for one in outer)
         decodes = [n for n in scheduled if bare.requests[n].num_output_tokens]
         prefills = [n for n in scheduled if n not in decodes]
-        if decodes and prefills and outer:
+        if decodes and prefills:
             urgent = min(ranks[n] for n in decodes)
             assert all(ranks[n] <= urgent for n in prefills), (decodes, prefills)
 

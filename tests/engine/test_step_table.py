@@ -136,6 +136,17 @@ BUDGET: dict[str, Scenario] = {
             step(l1=1, b1=63),
         ],
     ),
+    "urgent arrivals too": (
+        {},
+        [
+            add("b1", BE, 160, out=1),
+            step(b1=64),
+            add("l1", LS, 16, out=1),
+            plan(0, fill=True),
+            # "What is left of the token budget" is what the urgent class leaves.
+            step(l1=16, b1=48),
+        ],
+    ),
     "a less urgent arrival waits for urgent decodes": (
         {"ride_slowdown": 100},
         [
@@ -206,6 +217,22 @@ BUDGET: dict[str, Scenario] = {
             step(l1=16),
             step(l1=1),
             step(b1=36, b2=16),
+            idle(),
+        ],
+    ),
+    "steps that last longer than the bound do not shut urgent work out": (
+        {"policy": "step"},
+        [
+            add("b1", BE, 64 * 4, out=1),
+            begin(b1=64),
+            add("l1", LS, 16, out=3),
+            end(took=2.6),
+            step(l1=16),
+            step(l1=1),
+            step(l1=1),
+            begin(b1=64),
+            end(took=2.6),
+            steps(2, b1=64),
             idle(),
         ],
     ),

@@ -43,25 +43,27 @@ class Arrivals:
         self._store, self._fetch = input_queue._put, input_queue._get
         with input_queue.mutex:
             for item in input_queue.queue:
-                self._count(item, 1)
+                rank_of_item = self._rank_of(item)
+                if rank_of_item is not None:
+                    self.pending[rank_of_item] += 1
             input_queue._put, input_queue._get = self._put, self._get  # type: ignore[method-assign]
 
-    def _count(self, item: Item, change: int) -> int | None:
-        if item[0] != EngineCoreRequestType.ADD:
-            return None
-        rank = self._rank(item[1][0])
-        self.pending[rank] += change
-        return rank
+    def _rank_of(self, item: Item) -> int | None:
+        return self._rank(item[1][0]) if item[0] == EngineCoreRequestType.ADD else None
 
     def _put(self, item: Item) -> None:
-        if item[0] == EngineCoreRequestType.ADD:
-            item[1][0].priority_arrived = time.monotonic()
+        rank = self._rank_of(item)
+        if rank is None:
+            self._store(item)
+            return
+        item[1][0].priority_arrived = time.monotonic()
         self._store(item)
-        rank = self._count(item, 1)
-        if rank is not None:
-            self._on_arrival(rank)
+        self.pending[rank] += 1
+        self._on_arrival(rank)
 
     def _get(self) -> Item:
         item = self._fetch()
-        self._count(item, -1)
+        rank = self._rank_of(item)
+        if rank is not None:
+            self.pending[rank] -= 1
         return item

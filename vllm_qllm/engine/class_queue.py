@@ -6,29 +6,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from vllm.v1.core.sched.request_queue import PriorityRequestQueue, RequestQueue
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 
 class ClassQueue(RequestQueue):
-    """Requests by class, then vLLM's own order (priority, arrival, id) within a class.
+    """Requests by class, preempted ones first, then vLLM's own order (priority, arrival, id).
 
-    A preempted request keeps its arrival time, so it comes before later arrivals of its
-    priority. ``show()`` says what a step may take: the scheduler loop of vLLM looks at the truth
+    ``show()`` says what a step may take: the scheduler loop of vLLM looks at the truth
     value, ``peek`` and ``pop``, which see only the shown classes; length and iteration cover
     everything, because vLLM's counts must.
     """
 
     def __init__(self, rank_of: Callable[[Request], int], num_classes: int) -> None:
         self._rank_of = rank_of
-        self._queues = [PriorityRequestQueue() for _ in range(num_classes)]
-        self._shown = list(self._queues)
+        # Two a class: the preempted requests, then the others.
+        self._queues = [PriorityRequestQueue() for _ in range(2 * num_classes)]
+        self._shown = self._queues
 
-    def show(self, leads: Callable[[int], bool] | None = None) -> None:
-        """Make visible the classes whose rank ``leads`` accepts, or all."""
-        self._shown = [q for rank, q in enumerate(self._queues) if leads is None or leads(rank)]
+    def show(self, rank: int | None = None) -> None:
+        """Make visible class ``rank`` only, or with None all classes."""
+        self._shown = self._queues if rank is None else self._queues[2 * rank : 2 * rank + 2]
 
     def _of(self, request: Request) -> PriorityRequestQueue:
-        return self._queues[self._rank_of(request)]
+        preempted = request.status == RequestStatus.PREEMPTED
+        return self._queues[2 * self._rank_of(request) + (not preempted)]
 
     def _first(self) -> PriorityRequestQueue:
         for queue in self._shown:
@@ -67,9 +68,14 @@ class ClassQueue(RequestQueue):
         for queue in self._queues:
             queue.remove_requests(doomed)
 
+    def first(self, rank: int) -> Request | None:
+        """The request of class ``rank`` that is next, visible or not."""
+        pair = self._queues[2 * rank : 2 * rank + 2]
+        return next((queue.peek_request() for queue in pair if queue), None)
+
     def count(self, rank: int) -> int:
         """Number of queued requests of class ``rank``, visible or not."""
-        return len(self._queues[rank])
+        return sum(map(len, self._queues[2 * rank : 2 * rank + 2]))
 
     def __bool__(self) -> bool:
         return any(self._shown)

@@ -45,7 +45,9 @@ class Controller:
 
     def _arrived(self, rank: int) -> None:
         step = self._running
-        if step is not None and step.suspendable and rank < step.rank:
+        if step is None or not step.suspendable or step.protected:
+            return
+        if rank < step.rank:
             self._flag.raise_for(step.number)
 
     def _start(self, step: Step) -> None:
@@ -69,19 +71,22 @@ class Controller:
         step = self._scheduler.in_flight[-1]
         assert step.number == suspended.number, (step, suspended)
         self._running = None
-        step.suspend(time.monotonic(), suspended.checkpoint)
+        now = time.monotonic()
+        step.suspend(now, suspended.checkpoint)
+        self._scheduler.load.ran(step, now)
         by = next((r for r, n in enumerate(self._arrivals.pending[: step.rank]) if n), None)
         self._scheduler.accounting.suspended(step, by)
-        budget = self._nest()
+        plan = self._nest()
         now = time.monotonic()
         self._scheduler.accounting.resumed(step, now - (step.suspended_at or now))
         step.resume(now)
+        step.protected = plan.protected
         if not self._scheduler.suspended:
             self._return_held_back()
         self._start(step)
-        return deadline(budget)
+        return deadline(plan.budget)
 
-    def _nest(self) -> float | None:
+    def _nest(self) -> Resume:
         scheduler = self._scheduler
         while True:
             self._take_input()
@@ -93,8 +98,8 @@ class Controller:
                 plan = Resume()  # nothing of it can be scheduled before the suspended step ends
                 break
         if any(scheduler.load.blocked()[: scheduler.suspended[-1].rank]):
-            return min(BLOCKED_POLL_S, plan.budget or BLOCKED_POLL_S)
-        return plan.budget
+            return Resume(min(BLOCKED_POLL_S, plan.budget or BLOCKED_POLL_S))
+        return plan
 
     def _is_running(self) -> bool:
         return not isinstance(self._engine, EngineCoreProc) or self._engine.is_running()

@@ -28,6 +28,13 @@ class DecodeCost:
 
     def predict(self, requests: int) -> float | None:
         """Expected seconds, or None while too little is known to tell."""
+        line = self._line()
+        if line is None:
+            return None
+        seconds = line[0] + line[1] * requests
+        return seconds if seconds > 0.0 else None
+
+    def _line(self) -> tuple[float, float] | None:
         if self._w < 3.0:
             return None
         mean_x, mean_y = self._wx / self._w, self._wy / self._w
@@ -36,7 +43,7 @@ class DecodeCost:
             return None
         # More requests never cost less: noise must not turn the slope around.
         slope = max(0.0, (self._wxy / self._w - mean_x * mean_y) / variance)
-        return max(mean_y + slope * (requests - mean_x), 1e-6)
+        return mean_y - slope * mean_x, slope
 
     def riders(self, urgent: int, candidates: int, slowdown: float) -> int:
         """How many of ``candidates`` may join ``urgent`` decodes within ``slowdown``.
@@ -45,11 +52,9 @@ class DecodeCost:
         """
         if urgent <= 0 or candidates <= 0 or slowdown <= 1.0:
             return 0
-        alone = self.predict(urgent)
-        together = self.predict(urgent + 1)
-        if alone is None or together is None:
+        alone, line = self.predict(urgent), self._line()
+        if alone is None or line is None:
             return 1
-        per_rider = together - alone
-        if per_rider <= 0.0:
+        if line[1] == 0.0:
             return candidates
-        return min(candidates, int(alone * (slowdown - 1.0) / per_rider))
+        return min(candidates, int(alone * (slowdown - 1.0) / line[1]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -31,20 +31,60 @@ class KVGuard:
         )
         manager.allocate_slots = self.allocate_slots  # type: ignore[method-assign]
 
-    def allocate_slots(self, request: Request, *args: Any, **kwargs: Any) -> KVCacheBlocks | None:
+    def allocate_slots(
+        self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any
+    ) -> KVCacheBlocks | None:
         """vLLM's ``allocate_slots`` by class: same arguments, same result."""
-        scheduler = self._scheduler
-        rank = scheduler.rank(request)
-        if rank > 0 and self._others_hold_blocks(request):
-            kwargs["reserved_blocks"] = kwargs.get("reserved_blocks", 0) + self._reserve
-        blocks = self._allocate(request, *args, **kwargs)
+        rank = self._scheduler.rank(request)
+        if rank > 0 and self._reserve and self._others_hold_blocks(request):
+            return self._allocate_beside_reserve(request, num_new_tokens, *args, **kwargs)
+        blocks = self._allocate(request, num_new_tokens, *args, **kwargs)
         if blocks is None:
-            for victim in scheduler.held_victims(rank):
-                scheduler.take_blocks(victim)
-                blocks = self._allocate(request, *args, **kwargs)
+            missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
+            for victim in self._victims(rank, missing):
+                self._scheduler.take_blocks(victim)
+                blocks = self._allocate(request, num_new_tokens, *args, **kwargs)
                 if blocks is not None:
                     break
         return blocks
+
+    def _allocate_beside_reserve(
+        self, request: Request, *args: Any, **kwargs: Any
+    ) -> KVCacheBlocks | None:
+        manager = self._manager
+        if request.status == RequestStatus.RUNNING:
+            kwargs["reserved_blocks"] = kwargs.get("reserved_blocks", 0) + self._reserve
+            blocks = self._allocate(request, *args, **kwargs)
+        else:
+            # vLLM admits a request when its whole sequence fits beside the watermark, and does
+            # not look at reserved_blocks there: what is admitted must also fit beside the reserve.
+            watermark = manager.watermark_blocks
+            manager.watermark_blocks = watermark + self._reserve
+            try:
+                blocks = self._allocate(request, *args, **(kwargs | {"has_scheduled_reqs": True}))
+            finally:
+                manager.watermark_blocks = watermark
+        return blocks
+
+    def _missing(self, request: Request, num_new_tokens: int, hits: KVCacheBlocks | None) -> int:
+        """Blocks that ``request`` needs beyond the free ones; 0 when that cannot be told."""
+        managers = self._manager.coordinator.single_type_managers
+        if len(managers) != 1:
+            return 0  # groups with windows of their own: only trying tells
+        tokens = request.num_computed_tokens + num_new_tokens
+        if request.status != RequestStatus.RUNNING and self._scheduler.scheduler_reserve_full_isl:
+            tokens = request.num_tokens
+        held = len(self._manager.get_block_ids(request.request_id)[0])
+        shared = sum(b.ref_cnt > 0 for b in hits.blocks[0]) if hits is not None else 0
+        needed = -(-tokens // managers[0].block_size) - held - shared
+        return needed - self._manager.block_pool.get_num_free_blocks()
+
+    def _victims(self, rank: int, missing: int) -> list[Request]:
+        """Who loses blocks for class ``rank``: nobody when all of them together are not enough."""
+        victims = self._scheduler.held_victims(rank)
+        groups = (self._manager.get_blocks(v.request_id).blocks for v in victims)
+        gain = sum(b.ref_cnt == 1 for blocks in groups for group in blocks for b in group)
+        return victims if gain >= missing else []
 
     def _others_hold_blocks(self, request: Request) -> bool:
         # The only admitted request may use the reserve: it must be able to finish.

@@ -65,12 +65,31 @@ class LoadMeter:
                 counts[self._scheduler.rank(request)] += 1
         return counts
 
+    def prompt_tokens(self, rank: int) -> int:
+        """Prompt tokens that the next step of class ``rank`` has at least to compute.
+
+        Those of its admitted requests and of the first waiting one, within the token budget;
+        cached prefixes are not looked up, so it may be less.
+        """
+        scheduler = self._scheduler
+        tokens = sum(
+            r.num_tokens - r.num_computed_tokens
+            for r in scheduler.running
+            if r.is_prefill_chunk
+            and scheduler.rank(r) == rank
+            and not scheduler.is_suspended(r.request_id)
+        )
+        first = scheduler.waiting.first(rank)
+        if first is not None:
+            tokens += first.num_tokens
+        return min(tokens, scheduler.max_num_scheduled_tokens)
+
     def any_work(self) -> bool:
         """Whether anything but blocked requests is there to schedule."""
         running, waiting = self._scheduler.get_request_counts()
         return running > 0 or waiting > sum(self.blocked())
 
-    def scheduled(self, step: Step, now: float) -> None:
-        """Note which class led a step."""
+    def ran(self, step: Step, now: float) -> None:
+        """Note that ``step``'s class has the machine, or had it until ``now``."""
         if step.request_ids:
             self._since[step.rank] = now

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
@@ -30,8 +31,6 @@ from vllm_qllm.engine.step import Step
 from vllm_qllm.metrics.location import store_path
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
-
-EVERYTHING = Run(rank=0, fill=True)
 
 
 class PriorityScheduler(Scheduler):
@@ -85,14 +84,20 @@ class PriorityScheduler(Scheduler):
     def view(self, now: float) -> EngineView:
         """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
         classes = self.load.classes(now)
-        suspended = self.suspended
-        leader = next((c for c in classes if c.has_work), None)
-        ride_limit = 0
-        if leader is not None:
-            candidates = sum(c.decoding for c in classes[leader.rank + 1 :])
-            slowdown = self.priority_config.ride_slowdown
-            ride_limit = self.decode_cost.riders(leader.decoding, candidates, slowdown)
-        return EngineView(classes, suspended[-1].view(now) if suspended else None, ride_limit)
+        suspended = tuple(step.view(now) for step in self.suspended)
+        view = EngineView(classes, suspended)
+        return replace(view, ride_limit=self._ride_limit(view)) if view.ready else view
+
+    def _ride_limit(self, view: EngineView) -> int:
+        leader = view.ready[0]
+        candidates = sum(c.decoding for c in view.classes[leader.rank + 1 :])
+        slowdown = self.priority_config.ride_slowdown
+        if not candidates:
+            return 0
+        if leader.waiting or leader.prefilling:
+            # A prefill's time goes with its tokens, and each rider adds one.
+            return min(candidates, int(self.load.prompt_tokens(leader.rank) * (slowdown - 1.0)))
+        return self.decode_cost.riders(leader.decoding, candidates, slowdown)
 
     def decide(self) -> Plan:
         """Ask the policy, and check its answer.
@@ -100,14 +105,16 @@ class PriorityScheduler(Scheduler):
         Raises:
             RuntimeError: an answer that cannot be carried out.
         """
-        view = self.view(time.monotonic())
-        plan = self.priority_policy.plan(view)
+        plan = self.priority_policy.plan(self.view(time.monotonic()))
         limit = self.suspended[-1].rank if self.suspended else len(self.priority_config.classes)
-        valid = (
-            bool(self.suspended)
-            if isinstance(plan, Resume)
-            else isinstance(plan, Run) and 0 <= plan.rank < limit
+        valid = isinstance(plan, (Run, Resume)) and (
+            plan.budget is None or (isinstance(plan.budget, (int, float)) and plan.budget >= 0)
         )
+        if isinstance(plan, Run):
+            valid &= isinstance(plan.rank, int) and 0 <= plan.rank < limit
+            valid &= isinstance(plan.riders, int) and plan.riders >= 0
+        elif not self.suspended:
+            valid = False
         if not valid:
             raise RuntimeError(
                 f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run "
@@ -123,13 +130,22 @@ class PriorityScheduler(Scheduler):
         if plan is None:
             plan = self._plan_between_steps()
         output = self._schedule_by(plan, throttle_prefills)
-        if output.total_num_scheduled_tokens == 0 and not self.suspended and len(self.requests) > 0:
-            # The leading class could not be given a block or a slot: let everybody else go on.
-            # The empty output is replaced, so what it announces must be announced again.
-            self.finished_req_ids |= output.finished_req_ids
-            self.reset_preempted_req_ids |= output.preempted_req_ids or set()
+        if output.total_num_scheduled_tokens or self.suspended:
+            return output
+        # The leading class could not be given a block or a slot: let the others go on, the most
+        # urgent first. An output that is not used hands on what it announces.
+        for rank, cls in enumerate(self.load.classes(time.monotonic())):
+            if rank == plan.rank or not cls.has_work:
+                continue
             self.in_flight.pop()
-            output = self._schedule_by(EVERYTHING, throttle_prefills)
+            unused, output = output, self._schedule_by(Run(rank), throttle_prefills)
+            output.finished_req_ids |= unused.finished_req_ids
+            output.preempted_req_ids = unused.preempted_req_ids | output.preempted_req_ids
+            output.free_encoder_mm_hashes = (
+                unused.free_encoder_mm_hashes + output.free_encoder_mm_hashes
+            )
+            if output.total_num_scheduled_tokens:
+                break
         return output
 
     def use_plan(self, plan: Run) -> None:
@@ -138,8 +154,7 @@ class PriorityScheduler(Scheduler):
 
     def _plan_between_steps(self) -> Run:
         if not self.load.any_work():
-            # Nothing but finished requests to tell the workers about.
-            return EVERYTHING
+            return Run(0)  # nothing but finished requests to tell the workers about
         plan = self.decide()
         assert isinstance(plan, Run)
         return plan
@@ -147,28 +162,28 @@ class PriorityScheduler(Scheduler):
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
         chosen, self._held = self._split_running(plan)
         self.running = chosen
-        self._show(plan.leads)
+        self._show(plan.rank)
         slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
         # stand in the way: the model runner holds only the requests of one step.
-        self.max_num_active_reqs = slots - sum(plan.leads(self.rank(r)) for r in self._held)
+        self.max_num_active_reqs = slots - sum(self.rank(r) == plan.rank for r in self._held)
         try:
             output = super().schedule(throttle_prefills)
         finally:
             self.max_num_active_reqs = slots
-            self._show()
+            self._show(None)
             self.running = self.running + self._held
             self._held = []
         step = self._describe(plan, output)
         self.in_flight.append(step)
         now = time.monotonic()
-        self.load.scheduled(step, now)
+        self.load.ran(step, now)
         self.accounting.scheduled(step, now)
         return output
 
-    def _show(self, leads: Callable[[int], bool] | None = None) -> None:
-        self.waiting.show(leads)
-        self.kv_holding_waiting.show(leads)
+    def _show(self, rank: int | None) -> None:
+        self.waiting.show(rank)
+        self.kv_holding_waiting.show(rank)
 
     def _split_running(self, plan: Run) -> tuple[list[Request], list[Request]]:
         """Requests that vLLM may schedule now, most urgent first, and those held back."""
@@ -178,7 +193,7 @@ class PriorityScheduler(Scheduler):
         for request in self.running:
             if self.is_suspended(request.request_id):
                 held.append(request)
-            elif plan.leads(self.rank(request)):
+            elif self.rank(request) == plan.rank:
                 chosen.append(request)
             elif plan.riders and self.rank(request) > plan.rank and not request.is_prefill_chunk:
                 candidates.append(request)
@@ -207,6 +222,7 @@ class PriorityScheduler(Scheduler):
             lane=rank if suspendable else 0,
             suspendable=suspendable,
             budget=plan.budget if suspendable else None,
+            protected=plan.protected,
             request_ids=dict(scheduled),
             unwritten_blocks=self.kv_guard.written_by(requests, scheduled)
             if suspendable
@@ -246,7 +262,11 @@ class PriorityScheduler(Scheduler):
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
-        """Finish requests, those of suspended steps when their step completes."""
+        """Finish requests, those of suspended steps when their step completes.
+
+        The latter are not among the returned ones: whoever asks while a step is suspended is a
+        client that has gone away and needs no answer.
+        """
         if not self.suspended:
             return self._finish(request_ids, finished_status)
         if request_ids is None:
@@ -291,6 +311,7 @@ class PriorityScheduler(Scheduler):
     ) -> dict[int, EngineCoreOutputs]:
         """Apply aborts that waited for this step to complete, then its results."""
         step = self.in_flight.pop()
+        assert step.request_ids.keys() == scheduler_output.num_scheduled_tokens.keys()
         for request_id, status in step.pending_aborts:
             self._finish(request_id, RequestStatus(status))
         step.pending_aborts.clear()
@@ -299,6 +320,7 @@ class PriorityScheduler(Scheduler):
         now = time.monotonic()
         if step.decode_rows:
             self.decode_cost.observe(step.decode_rows, step.ran + now - step.resumed_at)
+        self.load.ran(step, now)
         self.accounting.completed(requests, now)
         return outputs
 

@@ -18,6 +18,7 @@ class Step:
         lane: which set of per-step buffers of the model runner it uses.
         suspendable: whether it stops at checkpoints.
         budget: seconds it may run before it must suspend, None for no limit.
+        protected: whether arrivals leave it alone until then.
         request_ids: the requests in it, with the tokens scheduled for each.
         unwritten_blocks: KV blocks it writes; their content is not valid before it completes.
         decode_rows: number of requests when every request decodes one token, else None.
@@ -33,6 +34,7 @@ class Step:
     lane: int
     suspendable: bool
     budget: float | None
+    protected: bool
     request_ids: dict[str, int]
     unwritten_blocks: frozenset[int] = frozenset()
     decode_rows: int | None = None

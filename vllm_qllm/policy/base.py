@@ -39,7 +39,7 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class SuspendedView:
-    """The innermost suspended step.
+    """One suspended step.
 
     Attributes:
         rank: its most urgent class; only a strictly smaller rank may nest.
@@ -60,14 +60,20 @@ class EngineView:
 
     Attributes:
         classes: one entry a class, most urgent first.
-        suspended: the innermost suspended step, or None between steps.
-        ride_limit: decodes of less urgent classes that a pure decode step of the most urgent
-            class with work can take along within ``ride_slowdown``.
+        suspended: the suspended steps, outermost first; only the last one can be resumed.
+        ride_limit: decodes of less urgent classes that the next step of the most urgent class
+            with work can take along within ``ride_slowdown``.
     """
 
     classes: tuple[ClassView, ...]
-    suspended: SuspendedView | None = None
+    suspended: tuple[SuspendedView, ...] = ()
     ride_limit: int = 0
+
+    @property
+    def ready(self) -> tuple[ClassView, ...]:
+        """Classes that have work and may run now, most urgent first."""
+        limit = self.suspended[-1].rank if self.suspended else len(self.classes)
+        return tuple(c for c in self.classes[:limit] if c.has_work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +83,29 @@ class Run:
     Attributes:
         rank: the class that is scheduled.
         riders: at most this many decodes of less urgent classes come along.
-        fill: whether less urgent classes may use what is left of the token budget, prefills
-            included, as stock vLLM would.
         suspendable: whether more urgent arrivals may suspend the step.
         budget: suspend it after this many seconds even without an arrival; None: do not.
+        protected: arrivals do not suspend it before its budget has passed.
     """
 
     rank: int
     riders: int = 0
-    fill: bool = False
     suspendable: bool = True
     budget: float | None = None
-
-    def leads(self, rank: int) -> bool:
-        """Whether requests of class ``rank`` are scheduled without being riders."""
-        return rank == self.rank or (self.fill and rank > self.rank)
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Continue the suspended step, for ``budget`` seconds or until a more urgent arrival."""
+    """Continue the innermost suspended step.
+
+    Attributes:
+        budget: for this many seconds; None: until it is done.
+        protected: arrivals do not suspend it before its budget has passed.
+    """
 
     budget: float | None = None
+    protected: bool = False
 
 
 Plan = Run | Resume
@@ -113,7 +120,7 @@ class Policy(Protocol):
         """Decide what runs next.
 
         Called only when some class has work or a step is suspended. ``Resume`` is valid only
-        when ``view.suspended`` is not None, and ``Run`` must then name a strictly smaller rank;
-        an invalid answer stops the engine with an error that names the policy.
+        when a step is suspended, and ``Run`` must then name a strictly smaller rank than that of
+        the innermost one; an invalid answer stops the engine with an error that names the policy.
         """
         ...

@@ -24,17 +24,17 @@ def resolve(config: PriorityConfig) -> Policy:
     module_name, _, class_name = config.policy.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's own may raise anything
         raise ConfigError(
-            f"priority config: policy {config.policy!r} cannot be loaded ({error}); allowed: "
+            f"priority config: policy {config.policy!r} cannot be loaded ({error!r}); allowed: "
             f"{', '.join(BUILT_IN)}, or module:Class that can be imported"
         ) from error
     try:
         policy: Policy = factory(config)
-    except TypeError as error:
+    except Exception as error:
         raise ConfigError(
             f"priority config: policy {config.policy!r} cannot be built from a PriorityConfig "
-            f"({error})"
+            f"({error!r})"
         ) from error
     if not callable(getattr(policy, "plan", None)):
         raise ConfigError(f"priority config: policy {config.policy!r} has no method plan(view)")

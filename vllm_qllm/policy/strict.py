@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vllm_qllm.config import PriorityConfig
-from vllm_qllm.policy.base import EngineView, Plan, Resume, Run
+from vllm_qllm.policy.base import EngineView, Plan, Resume, Run, SuspendedView
 
 
 class StrictPolicy:
@@ -23,21 +23,21 @@ class StrictPolicy:
 
     def plan(self, view: EngineView) -> Plan:
         """Resume what has waited too long, else run the most urgent class that has work."""
-        suspended = view.suspended
-        if suspended and suspended.starved >= self._max_wait[suspended.rank]:
-            return Resume(self._slice[suspended.rank])
-        limit = suspended.rank if suspended else len(view.classes)
-        ready = [c for c in view.classes[:limit] if c.has_work]
-        if not ready:
+        if view.suspended and self._is_overdue(view.suspended):
+            return Resume(self._slice[view.suspended[-1].rank], protected=True)
+        if not view.ready:
             return Resume()
-        leader = ready[0]
-        for held in ready[1:]:
+        leader, *others = view.ready
+        for held in others:
             if held.starved >= self._max_wait[held.rank]:
-                return Run(held.rank, suspendable=self.suspendable, budget=self._slice[held.rank])
-        # An urgent prefill runs alone; urgent decodes may take others along.
-        pure_decode = not (leader.waiting or leader.prefilling)
-        return Run(
-            leader.rank,
-            riders=view.ride_limit if pure_decode else 0,
-            suspendable=self.suspendable and leader.rank > 0,
-        )
+                budget = self._slice[held.rank]
+                return Run(held.rank, 0, self.suspendable, budget, protected=True)
+        return Run(leader.rank, view.ride_limit, self.suspendable and leader.rank > 0)
+
+    def _is_overdue(self, suspended: tuple[SuspendedView, ...]) -> bool:
+        *outer, inner = suspended
+        patience = self._max_wait[inner.rank]
+        if any(step.starved >= self._max_wait[step.rank] for step in outer):
+            # An outer step is overdue and must wait for this one: it gets every second slice.
+            patience = min(patience, self._slice[inner.rank])
+        return inner.starved >= patience
