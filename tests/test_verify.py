@@ -122,11 +122,10 @@ def test_no_shared_memory_is_named(
     assert "/dev/shm" in out
 
 
-def test_the_other_model_runner_is_a_remark_with_a_remedy(
+def test_the_other_model_runner_is_refused_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
     status, out = run(capsys)
-    assert status == 0
+    assert status == 1
     assert "VLLM_USE_V2_MODEL_RUNNER=0" in out
-    assert "between steps only" in out

@@ -119,24 +119,29 @@ def metrics() -> Iterator[Finding]:
         yield Finding("BAD", "metrics", f"one event was written and {total:g} were read back")
 
 
-def in_step() -> Iterator[Finding]:
-    """What preemption inside a step needs beyond that; without it, steps run to their end."""
+def model_runner() -> Iterator[Finding]:
+    """Whether vLLM would choose the model runner that this release supports."""
     from vllm import envs
-    from vllm.platforms import current_platform
     from vllm.triton_utils import HAS_TRITON
 
-    name, where = "in-step preemption", f"on {current_platform.device_type}"
     forced = envs.VLLM_USE_V2_MODEL_RUNNER
     if forced or (forced is None and HAS_TRITON):
         why = "VLLM_USE_V2_MODEL_RUNNER=1" if forced else "Triton has an active driver"
-        yield Finding(
-            "off",
-            name,
-            f"{where} vLLM chooses model runner V2 ({why}), whose steps cannot be suspended yet; "
-            "until VLLM_USE_V2_MODEL_RUNNER=0 is set, strict preempts between steps only",
-        )
+        detail = f"vLLM chooses V2 ({why}), which is not supported; set VLLM_USE_V2_MODEL_RUNNER=0"
+        yield Finding("BAD", "model runner", detail)
     else:
-        yield Finding("ok", name, f"{where}, model runner V1, at every layer")
+        yield Finding("ok", "model runner", "V1")
+
+
+def in_step() -> Iterator[Finding]:
+    """Where steps can be suspended; elsewhere they run to their end."""
+    from vllm.platforms import current_platform
+
+    name, device = "in-step preemption", current_platform.device_type
+    if current_platform.is_cpu():
+        yield Finding("ok", name, "at every layer")
+    else:
+        yield Finding("off", name, f"not on {device} yet; strict preempts between steps only")
     yield Finding("off", "expert checkpoints", "inside an MoE layer: not in this release")
 
 
@@ -146,6 +151,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     policies,
     shared_memory,
     metrics,
+    model_runner,
     in_step,
 )
 

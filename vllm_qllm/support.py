@@ -23,6 +23,11 @@ def refusals(vllm_config: Any) -> list[str]:
             "pooling models answer in one step, priorities between steps are vLLM's own "
             "(--scheduling-policy priority)"
         )
+    if vllm_config.kv_transfer_config is not None or vllm_config.ec_transfer_config is not None:
+        reasons.append("KV and encoder-cache connectors are not supported")
+    if vllm_config.use_v2_model_runner:
+        # It has a slot for every admitted request; held-back requests would need more.
+        reasons.append("model runner V2 is not supported (set VLLM_USE_V2_MODEL_RUNNER=0 for V1)")
     if scheduler.async_scheduling:
         reasons.append("asynchronous scheduling is on (set --no-async-scheduling)")
     return reasons
@@ -37,8 +42,6 @@ def fallbacks(vllm_config: Any) -> list[str]:
         reasons.append(f"device {vllm_config.device_config.device_type!r}")
     if vllm_config.speculative_config is not None:
         reasons.append("speculative decoding")
-    if vllm_config.kv_transfer_config is not None or vllm_config.ec_transfer_config is not None:
-        reasons.append("a KV or encoder-cache connector")
     if vllm_config.lora_config is not None:
         reasons.append("LoRA adapters")
     if vllm_config.model_config.is_multimodal_model:
@@ -47,8 +50,6 @@ def fallbacks(vllm_config: Any) -> list[str]:
         reasons.append("a state-space model")
     if parallel.enable_expert_parallel:
         reasons.append("expert parallelism")
-    if vllm_config.use_v2_model_runner:
-        reasons.append("model runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0 for V1)")
     if parallel.worker_extension_cls:
         reasons.append(f"a worker extension class ({parallel.worker_extension_cls})")
     if parallel.distributed_executor_backend not in ("mp", "uni"):

@@ -94,9 +94,8 @@ class ScriptedEngine:
     def add(self, prompt: list[int], max_tokens: int, priority: int, **sampling: Any) -> str:
         """Add a request now; returns its id."""
         request_id = f"r{next(self._ids)}"
-        params = SamplingParams(
-            max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=1, **sampling
-        )
+        greedy = {"temperature": 0.0, "ignore_eos": True, "logprobs": 1}
+        params = SamplingParams(max_tokens=max_tokens, **(greedy | sampling))
         request = EngineCoreRequest(
             request_id=request_id,
             prompt_token_ids=list(prompt),

@@ -166,6 +166,39 @@ TAKEN: dict[str, Scenario] = {
             idle(),
         ],
     ),
+    "the others go on, the most urgent of them first": (
+        {"blocks": 8, "max_preemptions": 0, "classes": THREE_CLASSES},
+        [
+            add("x", BATCH, 48, out=3),
+            step(x=48),
+            add("a", AGENT, 48, out=3),
+            step(a=48),
+            add("l1", LS, 100, out=1),
+            steps(2, a=1),
+            steps(2, x=1),
+            step(l1=100),
+            expect(preemptions={}),
+            idle(),
+        ],
+    ),
+    "blocks are taken of those that would ride, too": (
+        {"blocks": 8, "ride_slowdown": 100},
+        [
+            *TWO,
+            add("l1", LS, 32, out=1),
+            step(l1=32),
+            expect(preemptions={"b2": 1}, running={"b1"}),
+        ],
+    ),
+    "those that need no block ride although none is left": (
+        {"blocks": 9, "ride_slowdown": 100},
+        [
+            *TWO,
+            add("l1", LS, 15, out=1),
+            begin(l1=15, b1=1, b2=1),
+            expect(free=0, preemptions={}),
+        ],
+    ),
     "equals never take from each other, whichever arrived first": (
         {"blocks": 4},
         [
@@ -310,6 +343,28 @@ def test_workers_hear_of_every_request_that_lost_its_blocks(make: Make) -> None:
     play(bare, [*TWO, add("l1", LS, 32, out=1)])
     bare.begin()
     assert bare.outputs[-1].preempted_req_ids == {"b2"}
+
+
+def test_what_unused_outputs_announce_is_announced(make: Make) -> None:
+    """Neither of the two more urgent classes fits; the step that is used is the third class's."""
+    bare = make(blocks=8, tokens=256, classes=THREE_CLASSES)
+    for name, out in (("x1", 9), ("x2", 9), ("x3", 1)):
+        bare.add(name, BATCH, 16, out=out)
+    play(bare, [step(x1=16, x2=16, x3=16), add("l1", LS, 129), add("a1", AGENT, 129)])
+    scheduler = bare.scheduler
+    scheduler.reset_prefix_cache(reset_running_requests=True)
+    scheduler.encoder_cache_manager.freed = ["image"]
+    play(bare, [begin(x1=17, x2=17)])
+    output = bare.outputs[-1]
+    assert output.finished_req_ids == {"x3"}
+    assert output.preempted_req_ids == {"x1", "x2"}
+    assert output.free_encoder_mm_hashes == ["image"]
+    assert len(scheduler.in_flight) == 1
+    # Once is enough.
+    play(bare, [end(), begin(x1=1, x2=1)])
+    output = bare.outputs[-1]
+    assert not output.finished_req_ids and not output.preempted_req_ids
+    assert not output.free_encoder_mm_hashes
 
 
 def test_two_that_outgrow_the_cache_do_not_take_turns(make: Make) -> None:

@@ -30,6 +30,7 @@ from tests.engine.bare_scheduler import (
     plan,
     play,
     resume,
+    resume_anyway,
     step,
     steps,
     suspend,
@@ -125,28 +126,6 @@ BUDGET: dict[str, Scenario] = {
             expect(finished={"l1"}),
         ],
     ),
-    "urgent tokens come first where a policy lets others fill the step": (
-        {},
-        [
-            add("b1", BE, 160, out=1),
-            step(b1=64),
-            add("l1", LS, 16, out=3),
-            step(l1=16),
-            plan(0, fill=True),
-            step(l1=1, b1=63),
-        ],
-    ),
-    "urgent arrivals too": (
-        {},
-        [
-            add("b1", BE, 160, out=1),
-            step(b1=64),
-            add("l1", LS, 16, out=1),
-            plan(0, fill=True),
-            # "What is left of the token budget" is what the urgent class leaves.
-            step(l1=16, b1=48),
-        ],
-    ),
     "a less urgent arrival waits for urgent decodes": (
         {"ride_slowdown": 100},
         [
@@ -165,11 +144,12 @@ BUDGET: dict[str, Scenario] = {
             add("b2", BE, 16, out=5),
             step(b1=16, b2=16),
             add("l1", LS, 16, out=3),
-            step(l1=16),
+            # A prefill of 16 tokens takes up to four along.
+            step(l1=16, b1=1, b2=1),
             # b2 follows when b1 has come further, so the one that is nearer its end keeps riding.
             step(l1=1, b1=1),
             step(l1=1, b1=1),
-            steps(2, b1=1, b2=1),
+            step(b1=1, b2=1),
             steps(2, b2=1),
             idle(),
         ],
@@ -256,6 +236,82 @@ BUDGET: dict[str, Scenario] = {
     ),
 }
 
+RIDERS: dict[str, Scenario] = {
+    "decodes ride beside an urgent prefill, as many as its tokens allow": (
+        {"ride_slowdown": 1.25},
+        [
+            *(add(f"b{i}", BE, 16, out=3) for i in range(3)),
+            step(b0=16, b1=16, b2=16),
+            add("l1", LS, 8, out=1),
+            step(l1=8, b0=1, b1=1),
+            # Too short a prompt to take anybody along.
+            add("l2", LS, 3, out=1),
+            step(l2=3),
+            step(b0=1, b1=1, b2=1),
+            step(b2=1),
+            idle(),
+        ],
+    ),
+    "beside a chunk that leaves room for it": (
+        {"ride_slowdown": 1.25},
+        [
+            add("b1", BE, 16, out=2),
+            step(b1=16),
+            add("l1", LS, 70, out=1),
+            # vLLM schedules admitted requests first: a rider would take a prompt token's place.
+            step(l1=64),
+            step(l1=6, b1=1),
+            idle(),
+        ],
+    ),
+    "but no prefill rides": (
+        {"ride_slowdown": 100},
+        [
+            add("b1", BE, 16, out=2),
+            step(b1=16),
+            add("b2", BE, 160, out=1),
+            add("l1", LS, 16, out=1),
+            step(l1=16, b1=1),
+            step(b2=64),
+            add("l2", LS, 16, out=1),
+            step(l2=16),
+        ],
+    ),
+    "riders leave the leading class its slots": (
+        {"ride_slowdown": 100, "seqs": 2},
+        [
+            add("b1", BE, 16, out=4),
+            add("b2", BE, 16, out=4),
+            step(b1=16, b2=16),
+            add("l1", LS, 16, out=1),
+            add("l2", LS, 16, out=2),
+            step(l1=16, l2=16),
+            # One slot is left beside l2.
+            step(l2=1, b1=1),
+            steps(2, b1=1, b2=1),
+            step(b2=1),
+            idle(),
+        ],
+    ),
+    "riders alone do not nest": (
+        {"ride_slowdown": 100, "blocks": 9, "classes": THREE_CLASSES, "max_preemptions": 0},
+        [
+            add("x", BATCH, 16, out=5),
+            step(x=16),
+            add("a", AGENT, 64, out=1),
+            plan(1),
+            begin(a=64),
+            suspend(),
+            # Four blocks are free, and x needs one of them for its next token.
+            add("l1", LS, 70, out=1),
+            nested(),
+            resume_anyway(),
+            end(),
+            step(l1=64),
+        ],
+    ),
+}
+
 NESTING: dict[str, Scenario] = {
     "urgent work nests on a suspended step, and its decodes too": (
         {},
@@ -312,11 +368,11 @@ NESTING: dict[str, Scenario] = {
     "others of less urgent classes do": (
         {"ride_slowdown": 100, "classes": THREE_CLASSES},
         [
-            add("a1", AGENT, 16, out=4),
+            add("a1", AGENT, 16, out=5),
             step(a1=16),
             add("x1", BATCH, 100, out=1),
             add("l1", LS, 16, out=3),
-            step(l1=16),
+            step(l1=16, a1=1),
             wait(2.1),
             # Both others are held back too long; the more urgent of them goes first.
             step(a1=1),
@@ -491,7 +547,7 @@ PREFIXES: dict[str, Scenario] = {
     ),
 }
 
-ALL = SLOTS | BUDGET | NESTING | PREFIXES
+ALL = SLOTS | BUDGET | RIDERS | NESTING | PREFIXES
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -557,10 +613,20 @@ def test_view_leaves_out_the_suspended_step(make: Make) -> None:
     urgent, rest = view.classes
     assert (urgent.waiting, urgent.prefilling, urgent.decoding) == (1, 0, 0)
     assert (rest.waiting, rest.prefilling, rest.decoding) == (1, 0, 0)
-    assert view.suspended is not None
-    assert view.suspended.rank == 1
-    assert view.suspended.starved == pytest.approx(0.5)
-    assert view.suspended.ran == pytest.approx(0.05)
+    (suspended,) = view.suspended
+    assert (suspended.rank, suspended.checkpoint) == (1, 1)
+    assert suspended.starved == pytest.approx(0.5)
+    assert suspended.ran == pytest.approx(0.05)
+    assert view.ready == (urgent,)
+
+
+def test_view_shows_all_suspended_steps_outermost_first(make: Make) -> None:
+    bare = make(classes=THREE_CLASSES)
+    play(bare, [add("x", BATCH, 64), begin(x=64), suspend(), add("a", AGENT, 64), nest(a=64)])
+    bare.suspend(ran=0.3)
+    outer, inner = bare.scheduler.view(bare.clock.now + 0.1).suspended
+    assert (outer.rank, inner.rank) == (2, 1)
+    assert (outer.starved, inner.starved) == pytest.approx((0.4, 0.1))
 
 
 def test_an_answer_that_cannot_be_carried_out_names_the_policy(

@@ -16,7 +16,6 @@ VOCAB = 250
 
 def prompt(seed: int, length: int, shared: int = 0) -> list[int]:
     """Random tokens; the first ``shared`` are the same for every seed."""
-    tokens = [random.Random(0).randrange(VOCAB) for _ in range(0)]
     common = random.Random(12345)
     tokens = [common.randrange(VOCAB) for _ in range(min(shared, length))]
     own = random.Random(seed)

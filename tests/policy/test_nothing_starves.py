@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,17 +49,16 @@ def simulate(
         classes: how many; the first one's steps take ``URGENT_STEP``.
         step: seconds that a step of every other class takes.
         arrive: seconds between arrivals of the most urgent class, each of which suspends what
-            may be suspended, as ``Run`` and ``Resume`` say; None: they do not suspend.
+            may be suspended and is not protected; None: they do not suspend.
         until: seconds to simulate.
     """
     now, parts = 0.0, []
     last_led = [0.0] * classes
     stack: list[tuple[int, float, float]] = []  # rank, seconds left, suspended at
     while now < until:
-        inner = stack[-1] if stack else None
         seen = EngineView(
             tuple(ClassView(r, 1, 0, 0, now - last_led[r]) for r in range(classes)),
-            inner and SuspendedView(inner[0], now - inner[2], step - inner[1], 1),
+            tuple(SuspendedView(rank, now - at, step - left, 1) for rank, left, at in stack),
         )
         plan = policy.plan(seen)
         if isinstance(plan, Resume):
@@ -71,7 +71,7 @@ def simulate(
         if suspendable and rank:
             if plan.budget is not None:
                 ran = min(ran, plan.budget)
-            if arrive is not None:
+            if arrive is not None and not plan.protected:
                 ran = min(ran, arrive - now % arrive)
         parts.append(Part(rank, now, now + ran))
         now += ran
@@ -107,13 +107,22 @@ def test_each_class_runs_within_its_bound(
     step = 0.3
     parts = simulate(kind(made), len(classes), step, arrive=None)
     for rank, cls in enumerate(made.classes[1:], 1):
-        # Others that have waited too long may come first, once each.
-        others = sum(
-            (step if kind is StepPolicy else c.slice_ms / 1000)
-            for r, c in enumerate(made.classes)
-            if r not in (0, rank)
-        )
-        assert longest_wait(parts, rank) <= cls.max_wait_ms / 1000 + URGENT_STEP + others + 1e-6
+        bound = cls.max_wait_ms / 1000 + URGENT_STEP
+        for r, other in enumerate(made.classes):
+            if r in (0, rank):
+                continue
+            # Others that have waited too long may come first, once each: for a slice, or, when
+            # steps are not suspended or theirs must end before this one's can go on, for a step.
+            slice_ = other.slice_ms / 1000
+            if kind is StepPolicy:
+                bound += step
+            elif r > rank:
+                bound += slice_
+            else:
+                # What this class must wait for gets every second slice until it is done, and
+                # urgent steps are not cut: twice the time of that step, plus an urgent one a slice.
+                bound += 2 * step + math.ceil(step / slice_) * URGENT_STEP
+        assert longest_wait(parts, rank) <= bound + 1e-6
     # And what is left is the urgent class's: most of it, whose steps are short.
     assert share(parts, 0) > 0.5 or kind is StepPolicy
 

@@ -34,48 +34,78 @@ WAITS, PREFILLS, DECODES = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 def view(
     *work: tuple[int, int, int],
     starved: tuple[float, ...] = (0, 0, 0),
-    suspended: tuple[int, float] | None = None,
+    suspended: tuple[tuple[int, float], ...] = (),
     ride: int = 4,
 ) -> EngineView:
     classes = tuple(
         ClassView(rank, *counts, starved=starved[rank]) for rank, counts in enumerate(work)
     )
-    inner = suspended and SuspendedView(suspended[0], suspended[1], ran=0.2, checkpoint=3)
-    return EngineView(classes, inner or None, ride)
+    steps = tuple(SuspendedView(*one, ran=0.2, checkpoint=3) for one in suspended)
+    return EngineView(classes, steps, ride)
 
+
+ALONE = Run(0, 4, suspendable=False)
+SLICE = {1: Resume(0.05, protected=True), 2: Resume(0.1, protected=True)}
+AGED = Run(1, budget=0.05, protected=True)
 
 CASES: list[tuple[str, EngineView, Plan]] = [
-    ("a prefill runs alone", view(WAITS, DECODES, DECODES), Run(0, suspendable=False)),
-    ("so does its next chunk", view(PREFILLS, DECODES, NONE), Run(0, suspendable=False)),
-    ("a prefill beside decodes too", view((0, 1, 5), DECODES, NONE), Run(0, suspendable=False)),
-    ("decodes take others along", view(DECODES, NONE, DECODES), Run(0, 4, suspendable=False)),
-    ("the next class leads", view(NONE, WAITS, DECODES), Run(1)),
+    ("the most urgent class leads", view(WAITS, NONE, NONE), ALONE),
+    ("a prefill takes decodes along", view(WAITS, DECODES, DECODES), ALONE),
+    ("so does its next chunk", view(PREFILLS, DECODES, NONE), ALONE),
+    ("a prefill beside decodes too", view((0, 1, 5), DECODES, NONE), ALONE),
+    ("decodes take others along", view(DECODES, NONE, DECODES), ALONE),
+    ("as many as may", view(DECODES, NONE, DECODES, ride=7), Run(0, 7, suspendable=False)),
+    ("none when none may", view(WAITS, NONE, DECODES, ride=0), Run(0, suspendable=False)),
+    ("the next class leads", view(NONE, WAITS, DECODES), Run(1, 4)),
     ("its decodes take others along", view(NONE, DECODES, DECODES), Run(1, 4)),
-    ("the last class leads", view(NONE, NONE, PREFILLS), Run(2)),
-    ("urgent work nests", view(WAITS, NONE, WAITS, suspended=(2, 0.1)), Run(0, suspendable=False)),
-    ("the middle class nests", view(NONE, WAITS, WAITS, suspended=(2, 0.1)), Run(1)),
-    ("equal work does not nest", view(NONE, NONE, WAITS, suspended=(2, 0.1)), Resume()),
-    ("nor does less urgent work", view(NONE, WAITS, WAITS, suspended=(1, 0.1)), Resume()),
-    ("nothing to nest", view(NONE, NONE, NONE, suspended=(1, 0.0)), Resume()),
-    ("not yet", view(WAITS, NONE, NONE, suspended=(2, 1.99)), Run(0, suspendable=False)),
-    ("held back too long", view(WAITS, NONE, NONE, suspended=(2, 2.0)), Resume(0.1)),
-    ("each class has its own bound", view(WAITS, NONE, NONE, suspended=(1, 1.0)), Resume(0.05)),
-    ("starved between steps", view(DECODES, WAITS, NONE, starved=(0, 1.0, 0)), Run(1, budget=0.05)),
+    ("the last class leads", view(NONE, NONE, PREFILLS, ride=0), Run(2)),
+    ("urgent work nests", view(WAITS, NONE, WAITS, suspended=((2, 0.1),)), ALONE),
+    ("the middle class nests", view(NONE, WAITS, WAITS, suspended=((2, 0.1),)), Run(1, 4)),
+    ("equal work does not nest", view(NONE, NONE, WAITS, suspended=((2, 0.1),)), Resume()),
+    ("nor does less urgent work", view(NONE, WAITS, WAITS, suspended=((1, 0.1),)), Resume()),
+    ("nothing to nest", view(NONE, NONE, NONE, suspended=((1, 0.0),)), Resume()),
+    ("not yet", view(WAITS, NONE, NONE, suspended=((2, 1.99),)), ALONE),
+    ("held back too long", view(WAITS, NONE, NONE, suspended=((2, 2.0),)), SLICE[2]),
+    ("each class has its own bound", view(WAITS, NONE, NONE, suspended=((1, 1.0),)), SLICE[1]),
+    ("starved between steps", view(DECODES, WAITS, NONE, starved=(0, 1.0, 0)), AGED),
     (
         "the more urgent of two starved classes goes first",
         view(DECODES, WAITS, WAITS, starved=(0, 1.0, 2.0)),
-        Run(1, budget=0.05),
+        AGED,
     ),
     (
         "a starved class nests when it may",
-        view(DECODES, DECODES, WAITS, starved=(0, 1.5, 9), suspended=(2, 0.1)),
-        Run(1, budget=0.05),
+        view(DECODES, DECODES, WAITS, starved=(0, 1.5, 9), suspended=((2, 0.1),)),
+        AGED,
     ),
     (
         "starved but as urgent as the suspended step: it must wait for it",
-        view(DECODES, WAITS, NONE, starved=(0, 9, 0), suspended=(1, 0.1)),
-        Run(0, 4, suspendable=False),
+        view(DECODES, WAITS, NONE, starved=(0, 9, 0), suspended=((1, 0.1),)),
+        ALONE,
     ),
+    ("only the innermost nests", view(WAITS, WAITS, NONE, suspended=((2, 0.1), (1, 0.1))), ALONE),
+    (
+        "the innermost is resumed, whatever is below it",
+        view(NONE, WAITS, WAITS, suspended=((2, 0.1), (1, 0.1))),
+        Resume(),
+    ),
+    (
+        "an overdue outer step gives the inner one every second slice",
+        view(WAITS, NONE, NONE, suspended=((2, 2.0), (1, 0.05))),
+        SLICE[1],
+    ),
+    (
+        "so does overdue work that has not begun",
+        view(WAITS, NONE, WAITS, starved=(0, 0, 2.0), suspended=((1, 0.05),)),
+        SLICE[1],
+    ),
+    (
+        "but not work of the same class",
+        view(WAITS, WAITS, NONE, starved=(0, 2.0, 0), suspended=((1, 0.05),)),
+        ALONE,
+    ),
+    ("every second, not all", view(WAITS, NONE, NONE, suspended=((2, 2.0), (1, 0.04))), ALONE),
+    ("not before it is overdue", view(WAITS, NONE, NONE, suspended=((2, 1.9), (1, 0.9))), ALONE),
 ]  # fmt: skip
 
 
@@ -92,7 +122,7 @@ def test_strict(seen: EngineView, answer: Plan) -> None:
 def test_step_decides_the_same_but_suspends_nothing(seen: EngineView, answer: Plan) -> None:
     plan = StepPolicy(CONFIG).plan(seen)
     assert isinstance(plan, Run) and isinstance(answer, Run)
-    assert (plan.rank, plan.riders, plan.fill) == (answer.rank, answer.riders, answer.fill)
+    assert (plan.rank, plan.riders) == (answer.rank, answer.riders)
     assert not plan.suspendable
 
 
@@ -104,7 +134,9 @@ views = st.builds(
     counts,
     counts,
     starved=st.tuples(seconds, seconds, seconds),
-    suspended=st.none() | st.tuples(st.integers(1, 2), seconds),
+    suspended=st.sampled_from([(), (1,), (2,), (2, 1)]).flatmap(
+        lambda ranks: st.tuples(*(st.tuples(st.just(rank), seconds) for rank in ranks))
+    ),
     ride=st.integers(0, 8),
 )
 
@@ -112,24 +144,22 @@ views = st.builds(
 @given(views, st.sampled_from([StrictPolicy, StepPolicy]))
 def test_any_answer_is_one_that_can_be_carried_out(seen: EngineView, kind: type[Policy]) -> None:
     busy = {c.rank for c in seen.classes if c.has_work}
-    if not busy and seen.suspended is None:
+    if not busy and not seen.suspended:
         return  # nobody asks
     plan = kind(CONFIG).plan(seen)
+    assert plan.budget is None or plan.budget > 0
+    # What is protected ends by its budget, and only what has reached its bound is protected.
+    assert plan.protected == (plan.budget is not None)
     if isinstance(plan, Resume):
-        assert seen.suspended is not None
-        assert plan.budget is None or plan.budget > 0
+        assert seen.suspended
         return
     assert plan.rank in busy
-    if seen.suspended is not None:
-        assert plan.rank < seen.suspended.rank
+    if seen.suspended:
+        assert plan.rank < seen.suspended[-1].rank
     assert 0 <= plan.riders <= seen.ride_limit
-    leader = seen.classes[plan.rank]
-    if leader.waiting or leader.prefilling:
-        assert plan.riders == 0
-    assert plan.budget is None or plan.budget > 0
-    assert not plan.fill
     assert plan.rank > 0 or not plan.suspendable
     # Nobody more urgent is passed over but for work that has reached its bound.
     if plan.rank > min(busy):
         bound = CONFIG.classes[plan.rank].max_wait_ms / 1000
-        assert leader.starved >= bound and plan.budget is not None
+        assert seen.classes[plan.rank].starved >= bound and plan.protected
+        assert not plan.riders

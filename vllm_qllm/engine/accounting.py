@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OUTCOME = {
     RequestStatus.FINISHED_LENGTH_CAPPED: "length",
+    RequestStatus.FINISHED_IGNORED: "length",
     RequestStatus.FINISHED_ABORTED: "abort",
     RequestStatus.FINISHED_ERROR: "error",
     RequestStatus.FINISHED_REPETITION: "repetition",

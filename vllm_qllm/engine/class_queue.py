@@ -25,7 +25,10 @@ class ClassQueue(RequestQueue):
 
     def show(self, rank: int | None = None) -> None:
         """Make visible class ``rank`` only, or with None all classes."""
-        self._shown = self._queues if rank is None else self._queues[2 * rank : 2 * rank + 2]
+        self._shown = self._queues if rank is None else self._pair(rank)
+
+    def _pair(self, rank: int) -> list[PriorityRequestQueue]:
+        return self._queues[2 * rank : 2 * rank + 2]
 
     def _of(self, request: Request) -> PriorityRequestQueue:
         preempted = request.status == RequestStatus.PREEMPTED
@@ -60,7 +63,12 @@ class ClassQueue(RequestQueue):
 
     def remove_request(self, request: Request) -> None:
         """Remove one request; ValueError when it is not queued."""
-        self._of(request).remove_request(request)
+        # Its status may have changed since it was added.
+        for queue in self._pair(self._rank_of(request)):
+            if any(queued is request for queued in queue):
+                queue.remove_request(request)
+                return
+        raise ValueError(f"{request.request_id} is not in the queue")
 
     def remove_requests(self, requests: Iterable[Request]) -> None:
         """Remove those of ``requests`` that are queued."""
@@ -70,12 +78,16 @@ class ClassQueue(RequestQueue):
 
     def first(self, rank: int) -> Request | None:
         """The request of class ``rank`` that is next, visible or not."""
-        pair = self._queues[2 * rank : 2 * rank + 2]
-        return next((queue.peek_request() for queue in pair if queue), None)
+        return next(self.of(rank), None)
+
+    def of(self, rank: int) -> Iterator[Request]:
+        """The requests of class ``rank`` in order, visible or not."""
+        for queue in self._pair(rank):
+            yield from queue
 
     def count(self, rank: int) -> int:
         """Number of queued requests of class ``rank``, visible or not."""
-        return sum(map(len, self._queues[2 * rank : 2 * rank + 2]))
+        return sum(map(len, self._pair(rank)))
 
     def __bool__(self) -> bool:
         return any(self._shown)

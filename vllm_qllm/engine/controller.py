@@ -18,7 +18,7 @@ from vllm_qllm.execution.protocol import Order, Suspended, deadline
 from vllm_qllm.policy import Resume
 
 # How often a suspended step looks for urgent requests whose grammar is still being compiled.
-BLOCKED_POLL_S = 0.01
+GRAMMAR_POLL_S = 0.01
 
 
 class Controller:
@@ -71,6 +71,9 @@ class Controller:
         step = self._scheduler.in_flight[-1]
         assert step.number == suspended.number, (step, suspended)
         self._running = None
+        # Lowered, or the step would stop at every checkpoint after this one. An arrival that
+        # finds nothing running is not lost: _start looks at what is pending.
+        self._flag.raise_for(0)
         now = time.monotonic()
         step.suspend(now, suspended.checkpoint)
         self._scheduler.load.ran(step, now)
@@ -90,19 +93,24 @@ class Controller:
         scheduler = self._scheduler
         while True:
             self._take_input()
-            plan = scheduler.decide() if self._is_running() else Resume()
+            plan = Resume() if self._is_stopping() else scheduler.decide()
             if isinstance(plan, Resume):
                 break
             scheduler.use_plan(plan)
             if not self._step():
                 plan = Resume()  # nothing of it can be scheduled before the suspended step ends
                 break
-        if any(scheduler.load.blocked()[: scheduler.suspended[-1].rank]):
-            return Resume(min(BLOCKED_POLL_S, plan.budget or BLOCKED_POLL_S))
+        if not plan.protected and scheduler.load.compiling(scheduler.suspended[-1].rank):
+            return Resume(min(GRAMMAR_POLL_S, plan.budget or GRAMMAR_POLL_S))
         return plan
 
-    def _is_running(self) -> bool:
-        return not isinstance(self._engine, EngineCoreProc) or self._engine.is_running()
+    def _is_stopping(self) -> bool:
+        # Told to drain, the engine goes on as before; told to abort, it gets to it soonest when
+        # the step in flight ends.
+        engine = self._engine
+        if not isinstance(engine, EngineCoreProc) or engine.is_running():
+            return False
+        return bool(engine.vllm_config.shutdown_timeout == 0)
 
     def _step(self) -> bool:
         if isinstance(self._engine, EngineCoreProc):
@@ -130,6 +138,7 @@ class Controller:
                 engine._handle_client_request(request_type, payload)
 
     def _return_held_back(self) -> None:
+        """Give the engine its calls back, behind whatever has arrived meanwhile."""
         for item in self._held_back:
             self._arrivals.queue.put_nowait(item)
         self._held_back.clear()

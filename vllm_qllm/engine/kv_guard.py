@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
 
 if TYPE_CHECKING:
@@ -86,6 +87,33 @@ class KVGuard:
         gain = sum(b.ref_cnt == 1 for blocks in groups for group in blocks for b in group)
         return victims if gain >= missing else []
 
+    def fitting_beside(self, first: list[Request], others: list[Request]) -> list[Request]:
+        """Those of ``others`` that find room once all of ``first``, of one class, have theirs.
+
+        None when ``first`` is empty or does not fit itself.
+        """
+        if not first:
+            return []
+        free = self._manager.block_pool.get_num_free_blocks() - sum(map(self._growth, first))
+        if any(r.status != RequestStatus.RUNNING for r in first):
+            free -= self._manager.watermark_blocks
+        room = free - self._reserve
+        if (room if self._scheduler.rank(first[0]) else free) < 0:
+            return []
+        fitting = []
+        for request in others:
+            growth = self._growth(request)
+            if growth <= max(room, 0):
+                room -= growth
+                fitting.append(request)
+        return fitting
+
+    def _growth(self, request: Request) -> int:
+        """Blocks that ``request`` has yet to get for its tokens, at most."""
+        managers = self._manager.coordinator.single_type_managers
+        held = sum(map(len, self._manager.get_block_ids(request.request_id)))
+        return max(0, sum(-(-request.num_tokens // m.block_size) for m in managers) - held)
+
     def _others_hold_blocks(self, request: Request) -> bool:
         # The only admitted request may use the reserve: it must be able to finish.
         scheduler = self._scheduler
@@ -115,19 +143,18 @@ class KVGuard:
         """Cut a prefix-cache hit before the first block that a suspended step still writes.
 
         vLLM registers a block's hash when the block is allocated, layers before it is written.
-        Groups of different block sizes are cut to nothing: rare, and always right.
+        Only the hit of full attention can be shortened: a hit of sliding windows holds the last
+        window's blocks alone, and several groups may differ in size. Those are cut to nothing.
         """
         unwritten = frozenset().union(*(s.unwritten_blocks for s in self._scheduler.suspended))
         if not num_tokens or not unwritten:
             return blocks, num_tokens, boundary, diverged
         groups = blocks.blocks
-        valid = min(
-            next((i for i, b in enumerate(group) if b.block_id in unwritten), len(group))
-            for group in groups
-        )
-        if all(valid >= len(group) for group in groups):
+        if all(b.block_id not in unwritten for group in groups for b in group):
             return blocks, num_tokens, boundary, diverged
-        if len(groups) > 1:
+        manager = self._manager.coordinator.single_type_managers[0]
+        if len(groups) > 1 or not isinstance(manager.kv_cache_spec, FullAttentionSpec):
             return self._manager.empty_kv_cache_blocks, 0, 0, False
-        kept = valid * self._manager.coordinator.single_type_managers[0].block_size
+        valid = next(i for i, b in enumerate(groups[0]) if b.block_id in unwritten)
+        kept = valid * manager.block_size
         return self._manager.truncate_computed_blocks(blocks, kept), kept, boundary, diverged

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
 
 
+def _is_compiling(request: Request) -> bool:
+    """Whether the grammar of a waiting request is not ready; no arrival will tell when it is."""
+    structured = request.structured_output_request
+    return (
+        request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        and structured is not None
+        and not structured.grammar
+    )
+
+
 def _is_blocked(request: Request) -> bool:
-    """Whether a waiting request could not be scheduled now (its grammar is still compiling)."""
-    if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
-        structured = request.structured_output_request
-        return structured is not None and not structured.grammar
-    return request.status in (
+    """Whether a waiting request could not be scheduled now, whatever the plan."""
+    return _is_compiling(request) or request.status in (
         RequestStatus.WAITING_FOR_REMOTE_KVS,
         RequestStatus.WAITING_FOR_STREAMING_REQ,
     )
@@ -64,6 +71,11 @@ class LoadMeter:
             if _is_blocked(request):
                 counts[self._scheduler.rank(request)] += 1
         return counts
+
+    def compiling(self, limit: int) -> bool:
+        """Whether a request of a class below ``limit`` waits for its grammar alone."""
+        waiting = (r for r in self._scheduler.deferred_waiting if _is_compiling(r))
+        return any(self._scheduler.rank(r) < limit for r in waiting)
 
     def prompt_tokens(self, rank: int) -> int:
         """Prompt tokens that the next step of class ``rank`` has at least to compute.

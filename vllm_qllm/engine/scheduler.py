@@ -95,8 +95,11 @@ class PriorityScheduler(Scheduler):
         if not candidates:
             return 0
         if leader.waiting or leader.prefilling:
-            # A prefill's time goes with its tokens, and each rider adds one.
-            return min(candidates, int(self.load.prompt_tokens(leader.rank) * (slowdown - 1.0)))
+            # A prefill's time goes with its tokens, and each rider adds one. A rider must not
+            # push prompt tokens out of the step.
+            tokens = self.load.prompt_tokens(leader.rank)
+            room = self.max_num_scheduled_tokens - tokens
+            return min(candidates, room, int(tokens * (slowdown - 1.0)))
         return self.decode_cost.riders(leader.decoding, candidates, slowdown)
 
     def decide(self) -> Plan:
@@ -202,10 +205,26 @@ class PriorityScheduler(Scheduler):
         chosen.sort(key=self.rank)
         # Those that have come furthest ride first: they finish soonest and give blocks back.
         candidates.sort(key=lambda r: (self.rank(r), -r.num_output_tokens))
-        chosen += candidates[: plan.riders]
-        held += candidates[plan.riders :]
+        riders = self._riders(plan, chosen, candidates)
+        chosen += riders
+        held += [r for r in candidates if r not in riders]
         limit = self.max_num_running_reqs
         return chosen[:limit], chosen[limit:] + held
+
+    def _riders(
+        self, plan: Run, leading: list[Request], candidates: list[Request]
+    ) -> list[Request]:
+        """Those of ``candidates`` that leave the leading class its slots and its blocks.
+
+        vLLM schedules them before it admits anybody, and their blocks are not to be taken.
+        """
+        if not candidates:
+            return []
+        slots = max(0, self.max_num_running_reqs - len(leading))
+        queued = itertools.chain(self.kv_holding_waiting.of(plan.rank), self.waiting.of(plan.rank))
+        first = leading + list(itertools.islice(queued, slots))
+        slots = max(0, self.max_num_running_reqs - len(first))
+        return self.kv_guard.fitting_beside(first, candidates)[: min(plan.riders, slots)]
 
     def _describe(self, plan: Run, output: SchedulerOutput) -> Step:
         scheduled = output.num_scheduled_tokens

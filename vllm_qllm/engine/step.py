@@ -26,7 +26,6 @@ class Step:
         suspended_at: when it was last suspended, None while it runs.
         ran: seconds it ran before ``resumed_at``.
         checkpoint: the checkpoint it was last suspended at, 0 before.
-        suspensions: how often it has been suspended.
     """
 
     number: int
@@ -42,8 +41,6 @@ class Step:
     suspended_at: float | None = None
     ran: float = 0.0
     checkpoint: int = 0
-    suspensions: int = 0
-    suspended_for: float = 0.0
     pending_aborts: list[tuple[str, int]] = field(default_factory=list)
 
     def view(self, now: float) -> SuspendedView:
@@ -56,11 +53,9 @@ class Step:
         self.ran += now - self.resumed_at
         self.suspended_at = now
         self.checkpoint = checkpoint
-        self.suspensions += 1
 
     def resume(self, now: float) -> None:
         """Note that the step runs again."""
         assert self.suspended_at is not None
-        self.suspended_for += now - self.suspended_at
         self.suspended_at = None
         self.resumed_at = now

@@ -39,11 +39,13 @@ class Session:
         # The step whose forward pass is running, when it may be suspended.
         self._order: Order | None = None
         self._passed = 0
+        self._suspended_lanes: set[int] = set()
 
     def run(
         self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]
     ) -> Any:
         """Run one step in its lane and return what ``execute`` returns."""
+        assert order.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
         outer = self._order, self._passed
         self._lanes.claim(order.lane, output)
         self._order, self._passed = (order if order.suspendable else None), 0
@@ -63,13 +65,11 @@ class Session:
         passed = self._passed
         # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
         self._order = None
+        self._suspended_lanes.add(order.lane)
         deadline = self._suspend(Suspended(order.number, passed))
+        self._suspended_lanes.remove(order.lane)
         self._lanes.activate(order.lane)
         self._order, self._passed = order._replace(deadline=deadline), passed
 
     def _is_due(self, order: Order) -> bool:
         return self._flag.names(order.number) or time.monotonic_ns() >= order.deadline
-
-    def close(self) -> None:
-        """Detach from the flag."""
-        self._flag.close()

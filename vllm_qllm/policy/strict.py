@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vllm_qllm.config import PriorityConfig
-from vllm_qllm.policy.base import EngineView, Plan, Resume, Run, SuspendedView
+from vllm_qllm.policy.base import ClassView, EngineView, Plan, Resume, Run, SuspendedView
 
 
 class StrictPolicy:
@@ -23,7 +23,7 @@ class StrictPolicy:
 
     def plan(self, view: EngineView) -> Plan:
         """Resume what has waited too long, else run the most urgent class that has work."""
-        if view.suspended and self._is_overdue(view.suspended):
+        if view.suspended and self._is_overdue(view):
             return Resume(self._slice[view.suspended[-1].rank], protected=True)
         if not view.ready:
             return Resume()
@@ -34,10 +34,12 @@ class StrictPolicy:
                 return Run(held.rank, 0, self.suspendable, budget, protected=True)
         return Run(leader.rank, view.ride_limit, self.suspendable and leader.rank > 0)
 
-    def _is_overdue(self, suspended: tuple[SuspendedView, ...]) -> bool:
-        *outer, inner = suspended
+    def _is_overdue(self, view: EngineView) -> bool:
+        *outer, inner = view.suspended
         patience = self._max_wait[inner.rank]
-        if any(step.starved >= self._max_wait[step.rank] for step in outer):
-            # An outer step is overdue and must wait for this one: it gets every second slice.
+        behind: list[SuspendedView | ClassView] = [*outer]
+        behind += (c for c in view.classes[inner.rank + 1 :] if c.has_work)
+        if any(held.starved >= self._max_wait[held.rank] for held in behind):
+            # Less urgent work is overdue and must wait for this step: it gets every second slice.
             patience = min(patience, self._slice[inner.rank])
         return inner.starved >= patience
