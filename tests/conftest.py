@@ -43,7 +43,8 @@ def engine_for(tiny_model: Path) -> Iterator[Callable[..., ScriptedEngine]]:
         if live and (live[0][0] != key or live[0][1].broken):
             live.pop()[1].close()
         if not live:
-            live.append((key, ScriptedEngine(tiny_model, **engine_args)))
+            model = Path(engine_args.pop("model", tiny_model))
+            live.append((key, ScriptedEngine(model, **engine_args)))
         live[0][1].reset()
         return live[0][1]
 
