@@ -40,4 +40,9 @@ SYSTEMS = {
     "priority-256": System("stock vLLM priority, 256-token budget", stock_priority(256)),
     "step": System("plugin, scheduling only", qllm("step")),
     "strict": System("plugin, preempting inside the step", qllm("strict")),
+    # What throughput costs: urgent decodes may take longer, best-effort ones come along.
+    "strict-ride": System(
+        "strict with ride_slowdown 2.5",
+        (*qllm("strict"), "--priority-config", '{"ride_slowdown": 2.5}'),
+    ),
 }

@@ -170,6 +170,18 @@ def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
     return __init__
 
 
+def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
+    def sample_tokens(self: Any, grammar_output: Any) -> Any:
+        if "priority" not in self.vllm_config.additional_config or self.device.type != "cpu":
+            return original(self, grammar_output)
+        from vllm_qllm.execution.seeds import unused_generators_set_aside
+
+        with unused_generators_set_aside(self):
+            return original(self, grammar_output)
+
+    return sample_tokens
+
+
 ARGS = "vllm.engine.arg_utils"
 CLI = (
     Seam(
@@ -215,6 +227,14 @@ ENGINE = (
         ("self",),
         "serving RPCs while a step is suspended",
         _worker_busy_loop,
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner",
+        "sample_tokens",
+        ("self", "grammar_output"),
+        "seeded requests whose prompt takes several steps, on the CPU",
+        _sample_tokens,
     ),
 )
 # Replaced where it is used: vLLM's router imports the function by name.

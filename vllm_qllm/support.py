@@ -42,8 +42,6 @@ def fallbacks(vllm_config: Any) -> list[str]:
         reasons.append(f"device {vllm_config.device_config.device_type!r}")
     if vllm_config.speculative_config is not None:
         reasons.append("speculative decoding")
-    if vllm_config.lora_config is not None:
-        reasons.append("LoRA adapters")
     if vllm_config.model_config.is_multimodal_model:
         reasons.append("multimodal inputs")
     if vllm_config.model_config.is_hybrid or vllm_config.model_config.is_attention_free:

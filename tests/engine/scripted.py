@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.plugins import load_general_plugins
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore
@@ -91,7 +92,14 @@ class ScriptedEngine:
         self.suspensions += 1
         self.on_suspended()
 
-    def add(self, prompt: list[int], max_tokens: int, priority: int, **sampling: Any) -> str:
+    def add(
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        priority: int,
+        lora: LoRARequest | None = None,
+        **sampling: Any,
+    ) -> str:
         """Add a request now; returns its id."""
         request_id = f"r{next(self._ids)}"
         greedy = {"temperature": 0.0, "ignore_eos": True, "logprobs": 1}
@@ -103,7 +111,7 @@ class ScriptedEngine:
             sampling_params=params,
             pooling_params=None,
             arrival_time=float(request_id[1:]),
-            lora_request=None,
+            lora_request=lora,
             cache_salt=None,
             data_parallel_rank=None,
             priority=priority,

@@ -21,7 +21,9 @@ def prompt(seed: int, length: int) -> list[int]:
     return [rng.randrange(250) for _ in range(length)]
 
 
-async def complete(client: openai.AsyncOpenAI, tokens: list[int], out: int, priority: int) -> Tokens:
+async def complete(
+    client: openai.AsyncOpenAI, tokens: list[int], out: int, priority: int
+) -> Tokens:
     answer = await client.completions.create(
         model=MODEL,
         prompt=tokens,

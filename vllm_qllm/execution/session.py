@@ -9,6 +9,7 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
+from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
@@ -27,14 +28,23 @@ class Session:
         flag: the arrival flag.
         agreement: with the other workers that run the same steps.
         lanes: the runner's lanes.
+        adapters: the runner's LoRA adapters.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
             returns the next deadline once the engine resumes the step.
     """
 
-    def __init__(self, flag: Flag, agreement: Agreement, lanes: Lanes, suspend: Suspend) -> None:
+    def __init__(
+        self,
+        flag: Flag,
+        agreement: Agreement,
+        lanes: Lanes,
+        adapters: Adapters,
+        suspend: Suspend,
+    ) -> None:
         self._flag = flag
         self._agreement = agreement
         self._lanes = lanes
+        self._adapters = adapters
         self._suspend = suspend
         # The step whose forward pass is running, when it may be suspended.
         self._order: Order | None = None
@@ -66,9 +76,11 @@ class Session:
         # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
         self._order = None
         self._suspended_lanes.add(order.lane)
+        adapters = self._adapters.active
         deadline = self._suspend(Suspended(order.number, passed))
         self._suspended_lanes.remove(order.lane)
         self._lanes.activate(order.lane)
+        self._adapters.restore(adapters)
         self._order, self._passed = order._replace(deadline=deadline), passed
 
     def _is_due(self, order: Order) -> bool:

@@ -9,6 +9,7 @@ from vllm.distributed.parallel_state import get_tp_group
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from vllm_qllm.execution import rpc_loop
+from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.checkpoints import install
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
@@ -39,6 +40,7 @@ class SuspendableWorker:
             flag,
             flag.agreement(group.rank_in_group, group.world_size),
             Lanes(self.model_runner, lanes),
+            Adapters(self.model_runner),
             suspend or rpc_loop.answer_and_serve,
         )
         self._priority_session = session
