@@ -40,7 +40,7 @@ def test_same_tokens(
     def arrive() -> None:
         nonlocal stops
         stops += 1
-        if stops in (3, 9):
+        if stops in (3, 9 if dtype == "float32" else 16):
             ids.append(engine.add(*specs[len(ids)]))
 
     engine.on_suspended = arrive
