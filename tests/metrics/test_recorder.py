@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from vllm_qllm.config import PriorityClass, PriorityConfig
+from vllm_qllm.config import ConfigError, PriorityClass, PriorityConfig
 from vllm_qllm.metrics.collector import PriorityCollector
 from vllm_qllm.metrics.names import METRICS, OUTCOMES, SECONDS
 from vllm_qllm.metrics.recorder import Recorder
@@ -191,15 +191,9 @@ def test_label_values_are_class_names_and_fixed_words(scrape: Scrape) -> None:
         recorder.finished(0, "some-request-id", 0.1, None)
 
 
-def test_a_class_may_be_called_budget(tmp_path: Path) -> None:
-    classes = (PriorityClass("ls", max_priority=0), PriorityClass("budget"))
-    prefix = str(tmp_path / "metrics")
-    Recorder(PriorityConfig(classes=classes), f"{prefix}.0").suspension(1, None)
-    registry = CollectorRegistry()
-    registry.register(PriorityCollector([c.name for c in classes], prefix))
-    lines = generate_latest(registry).decode().splitlines()
-    assert len(lines) == len(set(lines))
-    assert 'qllm_suspensions_total{by="budget",of="budget"} 1.0' in lines
+def test_the_word_of_a_label_is_no_class_name() -> None:
+    with pytest.raises(ConfigError, match="budget"):
+        PriorityClass("budget")
 
 
 def test_outcomes_are_those_of_vllm() -> None:
