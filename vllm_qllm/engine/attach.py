@@ -28,8 +28,9 @@ def attach(engine: EngineCore) -> None:
     shutdown = engine.shutdown
 
     def shutdown_and_close() -> None:
-        shutdown()
+        # First, while there is time: the process may be killed before vLLM's own shutdown ends.
         controller.close()
+        shutdown()
 
     engine.shutdown = shutdown_and_close  # type: ignore[method-assign]
     if not isinstance(engine, EngineCoreProc):

@@ -156,5 +156,6 @@ class Controller:
         return (nested[0] if nested else outputs), executed
 
     def close(self) -> None:
-        """Release the shared memory."""
+        """Release the shared memory; no step is suspended from here on."""
+        self._running = None
         self._flag.close()
