@@ -9,7 +9,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from vllm_qllm import support
-from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config import CARRIER, PriorityConfig
 from vllm_qllm.metrics import location
 from vllm_qllm.policy import resolve
 
@@ -51,7 +51,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     # One of several API servers: the process that started them has prepared the place.
     is_one_of_several = parallel._api_process_count > 1 and parallel._api_process_rank >= 0
     location.prepare(config, inherit=is_one_of_several)
-    vllm_config.additional_config = {**vllm_config.additional_config, "priority": config.to_dict()}
+    vllm_config.additional_config = {**vllm_config.additional_config, CARRIER: config.to_dict()}
     logger.info(
         "Priority policy %s, classes %s, checkpoints: %s.",
         config.policy,

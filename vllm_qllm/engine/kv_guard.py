@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vllm.utils.math_utils import cdiv
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
@@ -75,9 +76,8 @@ class KVGuard:
         tokens = request.num_computed_tokens + num_new_tokens
         if request.status != RequestStatus.RUNNING and self._scheduler.scheduler_reserve_full_isl:
             tokens = request.num_tokens
-        held = len(self._manager.get_block_ids(request.request_id)[0])
         shared = sum(b.ref_cnt > 0 for b in hits.blocks[0]) if hits is not None else 0
-        needed = -(-tokens // managers[0].block_size) - held - shared
+        needed = self._beyond_held(request, tokens) - shared
         return needed - self._manager.block_pool.get_num_free_blocks()
 
     def _victims(self, rank: int, missing: int) -> list[Request]:
@@ -110,9 +110,13 @@ class KVGuard:
 
     def _growth(self, request: Request) -> int:
         """Blocks that ``request`` has yet to get for its tokens, at most."""
+        return max(0, self._beyond_held(request, request.num_tokens))
+
+    def _beyond_held(self, request: Request, tokens: int) -> int:
+        """Blocks that ``tokens`` of ``request`` fill, less those it holds."""
         managers = self._manager.coordinator.single_type_managers
         held = sum(map(len, self._manager.get_block_ids(request.request_id)))
-        return max(0, sum(-(-request.num_tokens // m.block_size) for m in managers) - held)
+        return sum(cdiv(tokens, m.block_size) for m in managers) - held
 
     def _others_hold_blocks(self, request: Request) -> bool:
         # The only admitted request may use the reserve: it must be able to finish.
@@ -133,7 +137,7 @@ class KVGuard:
             for manager, blocks in zip(
                 managers, self._manager.get_block_ids(request.request_id), strict=True
             ):
-                first, last = start // manager.block_size, -(-end // manager.block_size)
+                first, last = start // manager.block_size, cdiv(end, manager.block_size)
                 written.update(blocks[first:last])
         return frozenset(written)
 

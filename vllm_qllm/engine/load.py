@@ -46,16 +46,16 @@ class LoadMeter:
         ranks = range(len(self._since))
         prefilling = [0 for _ in ranks]
         decoding = [0 for _ in ranks]
+        suspended = scheduler.suspended_ids
         for request in scheduler.running:
-            if scheduler.is_suspended(request.request_id):
+            if request.request_id in suspended:
                 continue
             counts = prefilling if request.is_prefill_chunk else decoding
             counts[scheduler.rank(request)] += 1
         blocked = self.blocked()
         views = []
         for rank in ranks:
-            queued = scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
-            waiting = queued - blocked[rank]
+            waiting = self.queued(rank) - blocked[rank]
             if not (waiting or prefilling[rank] or decoding[rank]):
                 self._since[rank] = None
             elif self._since[rank] is None:
@@ -63,6 +63,11 @@ class LoadMeter:
             starved = now - (self._since[rank] or now)
             views.append(ClassView(rank, waiting, prefilling[rank], decoding[rank], starved))
         return tuple(views)
+
+    def queued(self, rank: int) -> int:
+        """Requests of class ``rank`` that are not admitted, blocked or not."""
+        scheduler = self._scheduler
+        return scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
 
     def blocked(self) -> list[int]:
         """Waiting requests a class that cannot be scheduled yet, whatever the plan."""
@@ -84,12 +89,11 @@ class LoadMeter:
         cached prefixes are not looked up, so it may be less.
         """
         scheduler = self._scheduler
+        suspended = scheduler.suspended_ids
         tokens = sum(
             r.num_tokens - r.num_computed_tokens
             for r in scheduler.running
-            if r.is_prefill_chunk
-            and scheduler.rank(r) == rank
-            and not scheduler.is_suspended(r.request_id)
+            if r.is_prefill_chunk and scheduler.rank(r) == rank and r.request_id not in suspended
         )
         first = scheduler.waiting.first(rank)
         if first is not None:

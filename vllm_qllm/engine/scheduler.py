@@ -21,7 +21,7 @@ from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.decode_cost import DecodeCost
@@ -45,9 +45,9 @@ class PriorityScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.priority_config = PriorityConfig.from_dict(
-            self.vllm_config.additional_config["priority"]
-        )
+        data = carried(self.vllm_config)
+        assert data is not None, "chosen by vllm_qllm.apply only"
+        self.priority_config = PriorityConfig.from_dict(data)
         self.priority_policy: Policy = resolve(self.priority_config)
         classes = len(self.priority_config.classes)
         self.waiting: ClassQueue = ClassQueue(self.rank, classes)
@@ -77,9 +77,10 @@ class PriorityScheduler(Scheduler):
         """The suspended steps, outermost first; all work nests on the last one."""
         return [step for step in self.in_flight if step.suspended_at is not None]
 
-    def is_suspended(self, request_id: str) -> bool:
-        """Whether the request is part of a suspended step."""
-        return any(request_id in step.request_ids for step in self.suspended)
+    @property
+    def suspended_ids(self) -> set[str]:
+        """The requests that are part of a suspended step."""
+        return {request_id for step in self.suspended for request_id in step.request_ids}
 
     def view(self, now: float) -> EngineView:
         """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
@@ -108,20 +109,20 @@ class PriorityScheduler(Scheduler):
         Raises:
             RuntimeError: an answer that cannot be carried out.
         """
-        plan = self.priority_policy.plan(self.view(time.monotonic()))
-        limit = self.suspended[-1].rank if self.suspended else len(self.priority_config.classes)
+        view = self.view(time.monotonic())
+        plan, limit = self.priority_policy.plan(view), view.limit
         valid = isinstance(plan, (Run, Resume)) and (
             plan.budget is None or (isinstance(plan.budget, (int, float)) and plan.budget >= 0)
         )
         if isinstance(plan, Run):
             valid &= isinstance(plan.rank, int) and 0 <= plan.rank < limit
             valid &= isinstance(plan.riders, int) and plan.riders >= 0
-        elif not self.suspended:
+        elif not view.suspended:
             valid = False
         if not valid:
             raise RuntimeError(
                 f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run "
-                f"of a rank below {limit}" + (" or Resume" if self.suspended else "")
+                f"of a rank below {limit}" + (" or Resume" if view.suspended else "")
             )
         return plan
 
@@ -189,12 +190,13 @@ class PriorityScheduler(Scheduler):
         self.kv_holding_waiting.show(rank)
 
     def _split_running(self, plan: Run) -> tuple[list[Request], list[Request]]:
-        """Requests that vLLM may schedule now, most urgent first, and those held back."""
+        """Requests that vLLM may schedule now, those of the leading class first, and the others."""
         chosen: list[Request] = []
         candidates: list[Request] = []
         held: list[Request] = []
+        suspended = self.suspended_ids
         for request in self.running:
-            if self.is_suspended(request.request_id):
+            if request.request_id in suspended:
                 held.append(request)
             elif self.rank(request) == plan.rank:
                 chosen.append(request)
@@ -202,7 +204,6 @@ class PriorityScheduler(Scheduler):
                 candidates.append(request)
             else:
                 held.append(request)
-        chosen.sort(key=self.rank)
         # Those that have come furthest ride first: they finish soonest and give blocks back.
         candidates.sort(key=lambda r: (self.rank(r), -r.num_output_tokens))
         riders = self._riders(plan, chosen, candidates)
@@ -257,13 +258,13 @@ class PriorityScheduler(Scheduler):
 
     def held_victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""
-        config = self.priority_config
+        config, suspended = self.priority_config, self.suspended_ids
         victims = [
             r
             for r in self._held
             if r.status == RequestStatus.RUNNING
             and self.rank(r) > rank
-            and not self.is_suspended(r.request_id)
+            and r.request_id not in suspended
             and r.num_preemptions < config.max_preemptions
         ]
 
@@ -332,8 +333,7 @@ class PriorityScheduler(Scheduler):
         step = self.in_flight.pop()
         assert step.request_ids.keys() == scheduler_output.num_scheduled_tokens.keys()
         for request_id, status in step.pending_aborts:
-            self._finish(request_id, RequestStatus(status))
-        step.pending_aborts.clear()
+            self._finish(request_id, status)
         requests = [self.requests[i] for i in step.request_ids if i in self.requests]
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         now = time.monotonic()

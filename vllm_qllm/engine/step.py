@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vllm.v1.request import RequestStatus
+
 from vllm_qllm.policy import SuspendedView
 
 
@@ -41,7 +43,7 @@ class Step:
     suspended_at: float | None = None
     ran: float = 0.0
     checkpoint: int = 0
-    pending_aborts: list[tuple[str, int]] = field(default_factory=list)
+    pending_aborts: list[tuple[str, RequestStatus]] = field(default_factory=list)
 
     def view(self, now: float) -> SuspendedView:
         """What the policy sees of this step while it is suspended."""

@@ -24,16 +24,16 @@ class Agreement:
     """One worker's part in the decisions of a group.
 
     Args:
-        memory: at least ``SIZE`` bytes after ``offset``, zeroed, shared by all ranks of the group;
-            not needed by a group of one.
+        memory: at least ``SIZE`` bytes after ``offset``, zeroed, shared by all ranks of the group.
+        offset: of the first of these bytes.
         rank: of this worker within the group.
         size: number of workers in the group.
     """
 
     def __init__(
-        self, memory: shared_memory.SharedMemory | None, offset: int, rank: int, size: int
+        self, memory: shared_memory.SharedMemory, offset: int, rank: int, size: int
     ) -> None:
-        self._buffer = memory.buf if memory is not None and size > 1 else None
+        self._buffer = memory.buf if size > 1 else None  # one worker decides alone
         self._offset = offset
         self._leads = rank == 0
         self._number = 0

@@ -42,9 +42,7 @@ class Layout:
 
     def series(self, metric: Metric) -> Iterator[Values]:
         """All combinations of label values, each once."""
-        # A class may have the name of a fixed word, such as "budget".
-        values = (label.values(self.classes) for label in metric.labels)
-        return iter(dict.fromkeys(product(*values)))
+        return product(*(label.values(self.classes) for label in metric.labels))
 
     def offset(self, name: str, *values: str) -> int:
         """First slot of a series; KeyError when there is no such metric or label value."""

@@ -70,10 +70,14 @@ class EngineView:
     ride_limit: int = 0
 
     @property
+    def limit(self) -> int:
+        """Only classes of a smaller rank may run now."""
+        return self.suspended[-1].rank if self.suspended else len(self.classes)
+
+    @property
     def ready(self) -> tuple[ClassView, ...]:
         """Classes that have work and may run now, most urgent first."""
-        limit = self.suspended[-1].rank if self.suspended else len(self.classes)
-        return tuple(c for c in self.classes[:limit] if c.has_work)
+        return tuple(c for c in self.classes[: self.limit] if c.has_work)
 
 
 @dataclass(frozen=True, slots=True)
