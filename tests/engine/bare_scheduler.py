@@ -381,3 +381,7 @@ def expect(
 
 def idle() -> Event:
     return BareScheduler.assert_idle
+
+
+Make = Callable[..., BareScheduler]
+Scenario = tuple[dict[str, Any], list[Event]]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from vllm.v1.request import RequestStatus
 
@@ -14,7 +12,7 @@ from tests.engine.bare_scheduler import (
     BE,
     LS,
     THREE_CLASSES,
-    BareScheduler,
+    Make,
     abort,
     add,
     begin,
@@ -28,8 +26,6 @@ from tests.engine.bare_scheduler import (
     step,
     suspend,
 )
-
-Make = Callable[..., BareScheduler]
 
 
 def test_a_request_of_a_suspended_step_stays_until_the_step_completes(make: Make) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +11,11 @@ import pytest
 from vllm.v1.engine import EngineCoreRequestType
 
 import vllm_qllm.engine.controller
-from tests.engine.bare_scheduler import BE, LS, BareScheduler, Clock
+from tests.engine.bare_scheduler import BE, LS, BareScheduler, Clock, Make
 from vllm_qllm.engine.controller import GRAMMAR_POLL_S, Controller
 from vllm_qllm.execution.protocol import Suspended
 from vllm_qllm.policy import Run
 
-Make = Callable[..., BareScheduler]
 PROTECTED = Run(1, budget=0.05, protected=True)
 
 

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from tests.engine.bare_scheduler import (
@@ -14,8 +11,8 @@ from tests.engine.bare_scheduler import (
     BE,
     LS,
     THREE_CLASSES,
-    BareScheduler,
-    Event,
+    Make,
+    Scenario,
     add,
     any_step,
     begin,
@@ -31,9 +28,6 @@ from tests.engine.bare_scheduler import (
     steps,
     suspend,
 )
-
-Make = Callable[..., BareScheduler]
-Scenario = tuple[dict[str, Any], list[Event]]
 
 # Best-effort requests of 48 tokens that have just taken a fourth block each.
 TWO = [

@@ -7,9 +7,6 @@ prefill step already gives. Riders are switched off except where they are the su
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from tests.engine.bare_scheduler import (
@@ -19,7 +16,8 @@ from tests.engine.bare_scheduler import (
     LS,
     THREE_CLASSES,
     BareScheduler,
-    Event,
+    Make,
+    Scenario,
     add,
     begin,
     end,
@@ -36,9 +34,6 @@ from tests.engine.bare_scheduler import (
     suspend,
     wait,
 )
-
-Make = Callable[..., BareScheduler]
-Scenario = tuple[dict[str, Any], list[Event]]
 
 SLOTS: dict[str, Scenario] = {
     "urgent work needs no slot of those that less urgent work holds": (
