@@ -128,7 +128,9 @@ def serve(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # a process group of its own, to be ended as one
+            # A process group of its own, to be ended as one; not a session of its own, which Linux
+            # schedules as a group: on 6.18, with both cores busy, one was seen to wait 5 s.
+            process_group=0,
         )
     try:
         while not healthy(port):

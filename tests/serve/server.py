@@ -128,7 +128,9 @@ def serve(
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,
+            # Not a session of its own: Linux schedules each session as a group (autogroup), and
+            # on 6.18 with both cores busy a group was seen to wait 5 s for its turn.
+            process_group=0,
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
