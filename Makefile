@@ -14,11 +14,12 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test lint demo bench bench-quick bench-overhead clean
+.PHONY: help setup test compatibility lint demo bench bench-quick bench-overhead clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
 	@echo "make test         all tests"
+	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
 	@echo "make lint         ruff, mypy"
 	@echo "make bench        the full table; bench-quick: a short one; bench-overhead: cost when idle"
 	@echo "make clean        remove what the above made"
@@ -51,6 +52,9 @@ $(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py
 
 test: setup
 	$(PY) -m pytest
+
+compatibility: setup
+	$(PY) -m pytest --write-compatibility
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for everything that runs a real engine."""
+"""Fixtures for everything that runs a real engine, and the page that the tests make."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.compatibility import Compatibility
+
 if TYPE_CHECKING:
     from tests.engine.scripted import ScriptedEngine
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-compatibility", action="store_true", help="docs/compatibility.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Compatibility(config.option.write_compatibility))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``docs/compatibility.md``, made from the tests that ran and passed.
+
+A test says what it covers, once or several times::
+
+    @pytest.mark.covers("Logprobs", "eager", suspended=True)
+
+``suspended`` means that the test itself asserts that steps with such requests were suspended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
+MODES = ("eager", "compiled", "tp2")
+# Every name that a test may use, in the order of the page.
+SECTIONS = {
+    "Models": (
+        "Mixtral",
+        "Qwen3-MoE",
+        "Qwen2-MoE (shared expert)",
+        "OLMoE",
+        "GPT-OSS",
+        "DeepSeek-V2 (MLA, dense first layer)",
+        "Llama (dense)",
+    ),
+    "Engine": (
+        "Prefix caching",
+        "Sliding windows",
+        "Multiprocess executor",
+        "In-process executor",
+        "--api-server-count 2",
+        "Three classes",
+        "Out of KV blocks",
+    ),
+    "Requests": (
+        "Chat completions",
+        "Completions",
+        "Responses",
+        "Streaming",
+        "n > 1",
+        "Logprobs",
+        "Prompt logprobs",
+        "Seeded sampling",
+        "Penalties",
+        "Logit bias",
+        "Stop strings",
+        "min_tokens",
+        "Structured output: JSON schema",
+        "Structured output: regex",
+        "Structured output: choice",
+        "Tool calls",
+        "LoRA adapters",
+        "Prompt embeddings",
+        "Beam search",
+        "service_tier",
+        "Aborts",
+        "vllm run-batch",
+        "LLM.generate and LLM.chat",
+    ),
+    "Faults": (
+        "Worker killed",
+        "EngineCore killed",
+        "TP rank killed",
+        "SIGTERM drains",
+        "Clients that vanish",
+        "Full disk",
+        "Clock jumps",
+    ),
+    "Refused at start, with the reason": (
+        "Pipeline parallelism (refused)",
+        "Data parallelism (refused)",
+        "KV connectors (refused)",
+        "Model runner V2 (refused)",
+        "Asynchronous scheduling (refused)",
+        "Embeddings models (refused)",
+        "Another scheduler class (refused)",
+        "Rust frontend (refused)",
+        "gRPC server (refused)",
+    ),
+    "Between steps only, with a warning": (
+        "Expert parallelism (between steps)",
+        "Speculative decoding (between steps)",
+        "Devices other than CPU (between steps)",
+    ),
+}
+KNOWN = {name for names in SECTIONS.values() for name in names}
+
+# What is refused is refused in every mode, and what falls back is never suspended.
+WITHOUT_MODES = ("Refused at start, with the reason", "Between steps only, with a warning")
+
+HEADER = """\
+# Compatibility
+
+Made from the markers of the tests that passed (`make compatibility`); a test run that finds this
+page out of date fails.
+
+"yes": a test compares the outputs, or checks the behaviour, in that mode. "suspended": in one of
+these tests steps that hold such requests are suspended, and it checks that they were. A dash: no
+test, which says nothing about whether it works.
+"""
+
+
+@dataclass
+class Line:
+    """What tests show of one feature."""
+
+    modes: set[str] = field(default_factory=set)
+    suspended: bool = False
+
+
+def lines_of(items: Iterable[pytest.Item]) -> dict[str, Line]:
+    """What the markers of these tests say, by feature.
+
+    Raises:
+        pytest.UsageError: a marker with a feature or mode that is not known.
+    """
+    lines: dict[str, Line] = {}
+    for item in items:
+        for marker in item.iter_markers("covers"):
+            feature, mode = marker.args
+            if feature not in KNOWN or mode not in MODES:
+                raise pytest.UsageError(
+                    f"{item.nodeid} covers {feature!r} in {mode!r}; known are the features in "
+                    f"{Path(__file__).name} and the modes {', '.join(MODES)}"
+                )
+            line = lines.setdefault(feature, Line())
+            line.modes.add(mode)
+            line.suspended |= bool(marker.kwargs.get("suspended", False))
+    return lines
+
+
+def page(lines: dict[str, Line]) -> str:
+    """The whole page; features that no test covers are left out."""
+    out = [HEADER]
+    for section, names in SECTIONS.items():
+        if not any(name in lines for name in names):
+            continue
+        by_mode = section not in WITHOUT_MODES
+        out.append(f"## {section}\n")
+        if by_mode:
+            out += ["| | eager | compiled | tp 2 | suspended |", "|---|---|---|---|---|"]
+        for name in (name for name in names if name in lines):
+            line = lines[name]
+            if by_mode:
+                told = [*(mode in line.modes for mode in MODES), line.suspended]
+                cells = " | ".join("yes" if shown else "-" for shown in told)
+                out.append(f"| {name} | {cells} |")
+            else:
+                out.append(f"- {name.rpartition(' (')[0]}")
+        out.append("")
+    return "\n".join(out)
+
+
+class Compatibility:
+    """Collects the tests that passed and, after a whole run, compares or writes the page."""
+
+    def __init__(self, write: bool) -> None:
+        self._write = write
+        self._items: dict[str, pytest.Item] = {}
+        self._failed: set[str] = set()
+        self._is_whole = True
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Remember the tests; a selection of them says nothing about the page."""
+        lines_of(items)  # a wrong marker ends the run at once
+        self._items = {item.nodeid: item for item in items}
+        option = config.option
+        whole = config.args == config.getini("testpaths")
+        self._is_whole = whole and not (option.keyword or option.markexpr or option.lf)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test counts when nothing of it failed or was skipped."""
+        if not report.passed:
+            self._failed.add(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the page, or fail the run when the page says something else."""
+        if not self._is_whole or exitstatus != pytest.ExitCode.OK or session.shouldstop:
+            return
+        passed = (item for name, item in self._items.items() if name not in self._failed)
+        made = page(lines_of(passed))
+        if self._write:
+            PAGE.write_text(made)
+        elif not PAGE.exists() or PAGE.read_text() != made:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.write_line(f"{PAGE.name} is out of date: make compatibility", red=True)
