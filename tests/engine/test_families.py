@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,47 @@ from tests.engine.test_token_equality import assert_same, prompt
 
 pytestmark = pytest.mark.slow
 
+FEATURES = {
+    "tiny-mixtral": "Mixtral",
+    "tiny-qwen3-moe": "Qwen3-MoE",
+    "tiny-qwen2-moe": "Qwen2-MoE (shared expert)",
+    "tiny-olmoe": "OLMoE",
+    "tiny-gpt-oss": "GPT-OSS",
+    "tiny-deepseek-v2": "DeepSeek-V2 (MLA, dense first layer)",
+    "tiny-llama": "Llama (dense)",
+}
+MODES: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "compiled": {"enforce_eager": False},
+    "tp2": {"distributed_executor_backend": "mp", "tensor_parallel_size": 2},
+}
+CASES = [
+    pytest.param(
+        name, mode, id=f"{name}-{mode}", marks=pytest.mark.covers(feature, mode, suspended=True)
+    )
+    for name, feature in FEATURES.items()
+    for mode in MODES
+]
 
-@pytest.mark.parametrize("name", ["tiny-llama", *FAMILIES])
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models of this module are made, each once."""
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
 def test_same_tokens(
-    engine_for: EngineFor, tmp_path_factory: pytest.TempPathFactory, name: str
+    engine_for: EngineFor,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    mode: str,
 ) -> None:
-    folder = tmp_path_factory.mktemp(name)
-    model: Path = make(name, folder / name) if name == "tiny-llama" else make_family(name, folder)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1" if mode == "tp2" else "auto")
+    model = models / name
+    if not model.exists():
+        make_family(name, model) if name in FAMILIES else make(name, model)
     best_effort = [(prompt(1, 400, 160), 8, BE), (prompt(2, 230, 160), 8, BE)]
     urgent = [(prompt(3, 190, 160), 8, LS), (prompt(4, 40), 8, LS)]
     dtype = "float32"
@@ -30,7 +65,7 @@ def test_same_tokens(
         dtype = "bfloat16"
         best_effort, urgent[0] = [(prompt(1, 400), 8, BE)], (prompt(3, 190), 8, LS)
     specs = best_effort + urgent
-    engine = engine_for(model=str(model), dtype=dtype)
+    engine = engine_for(model=str(model), dtype=dtype, **MODES[mode])
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     assert len({tuple(e.tokens) for e in expected}) == len(specs), "outputs depend on the prompt"
     assert all(len(set(e.tokens)) > 2 for e in expected), "and on what was generated"
