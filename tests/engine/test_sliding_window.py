@@ -9,6 +9,8 @@ from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
 
 
+@pytest.mark.covers("Sliding windows", "eager", suspended=True)
+@pytest.mark.covers("Prefix caching", "eager", suspended=True)
 @pytest.mark.parametrize("window", [64, 96])
 def test_a_hit_on_half_written_blocks_is_refused(engine_for: EngineFor, window: int) -> None:
     engine = engine_for(hf_overrides={"sliding_window": window})

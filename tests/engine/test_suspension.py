@@ -60,6 +60,7 @@ def test_a_corrupted_kv_block_changes_the_answer(strict_engine: ScriptedEngine) 
     engine.reset()
 
 
+@pytest.mark.covers("Aborts", "eager", suspended=True)
 @pytest.mark.parametrize("who", ["suspended", "nested", "waiting"])
 def test_aborts_while_suspended(strict_engine: ScriptedEngine, who: str) -> None:
     engine = strict_engine
@@ -86,6 +87,7 @@ def test_aborts_while_suspended(strict_engine: ScriptedEngine, who: str) -> None
     assert engine.free_blocks == free
 
 
+@pytest.mark.covers("Out of KV blocks", "eager")
 def test_urgent_request_takes_blocks_of_held_back_work(engine_for: EngineFor) -> None:
     """Invariant 4, with a pool in which best-effort contexts leave no room."""
     engine = engine_for(num_gpu_blocks_override=18, max_model_len=512)
@@ -106,6 +108,7 @@ def test_urgent_request_takes_blocks_of_held_back_work(engine_for: EngineFor) ->
         assert_same(engine.results[request_id], reference, "preempted")
 
 
+@pytest.mark.covers("Three classes", "eager", suspended=True)
 def test_three_classes_nest_two_deep(engine_for: EngineFor) -> None:
     classes = [
         {"name": "chat", "max_priority": 0},

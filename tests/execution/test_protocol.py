@@ -13,7 +13,10 @@ from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
 from vllm_qllm.execution.flag import Flag
 
-EXECUTORS = ["uni", "mp"]
+EXECUTORS = [
+    pytest.param("uni", marks=pytest.mark.covers("In-process executor", "eager", suspended=True)),
+    pytest.param("mp", marks=pytest.mark.covers("Multiprocess executor", "eager", suspended=True)),
+]
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

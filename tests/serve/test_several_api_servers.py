@@ -23,6 +23,7 @@ def temporary() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.covers("--api-server-count 2", "eager")
 def test_both_know_the_policy_and_nothing_is_left(
     tiny_model: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

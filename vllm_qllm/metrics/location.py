@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from vllm_qllm.config import PriorityConfig
 
-VARIABLE = "VLLM_QLLM_METRICS"
+# Not VLLM_…: vLLM warns about each of those that it does not know.
+VARIABLE = "QLLM_METRICS"
 
 
 class Prepared(NamedTuple):
@@ -28,7 +29,7 @@ _prepared: Prepared | None = None
 def prepare(config: PriorityConfig, *, inherit: bool = False) -> str:
     """Choose where engines that are started from now on record; called once a server.
 
-    The environment variable ``VLLM_QLLM_METRICS`` carries the choice to child processes. It is
+    The environment variable ``QLLM_METRICS`` carries the choice to child processes. It is
     not enough to say that this process serves with a policy: any program that a server starts
     inherits it.
 
