@@ -33,12 +33,26 @@ def entry_point() -> Iterator[Finding]:
     found = [e for e in importlib.metadata.entry_points(group=GROUP) if e.name == ENTRY_POINT]
     allowed = os.environ.get("VLLM_PLUGINS")
     if not found:
-        yield Finding("BAD", "entry point", f"{GROUP} has no {ENTRY_POINT}: install with pip")
+        detail = f"{GROUP} has no {ENTRY_POINT}: install with pip"
     elif allowed is not None and ENTRY_POINT not in allowed.split(","):
         detail = f"VLLM_PLUGINS={allowed} leaves it out: add {ENTRY_POINT}"
-        yield Finding("BAD", "entry point", detail)
     else:
         yield Finding("ok", "entry point", f"{GROUP}: {found[0].name} = {found[0].value}")
+        return
+    if _needs_no_plugin():
+        yield Finding("off", "entry point", f"not needed, this vLLM is patched ({detail})")
+    else:
+        yield Finding("BAD", "entry point", detail)
+
+
+def _needs_no_plugin() -> bool:
+    """Whether this vLLM was built with all of ``patches/``."""
+    from vllm_qllm import seams
+
+    try:
+        return all(seam.place() == seams.SOURCE for seam in seams.ALL)
+    except (ImportError, AttributeError):
+        return False  # which vllm() reports
 
 
 def vllm() -> Iterator[Finding]:
@@ -60,11 +74,11 @@ def vllm() -> Iterator[Finding]:
     for seam in seams.ALL:
         if broken := [v for v in violations if v.startswith(f"{seam} ")]:
             yield Finding("BAD", "seam", broken[0])
-        elif not hasattr(getattr(seam.holder(), seam.name), seams.MARK):
+        elif (place := seam.place()) is None:
             detail = f"{seam} could not be replaced; it is needed for {seam.why}"
             yield Finding("BAD", "seam", detail)
         else:
-            yield Finding("ok", "seam", f"{seam}: {seam.why}")
+            yield Finding("ok", "seam", f"{seam}: {seam.why} ({place})")
 
 
 def policies() -> Iterator[Finding]:

@@ -8,7 +8,8 @@ def register() -> None:
     """Install the seams, each once. They do nothing until a priority policy is asked for.
 
     On a vLLM that is not the supported one only the options are installed, so that asking for a
-    policy is answered with the reason instead of an unknown option.
+    policy is answered with the reason instead of an unknown option. On one that was built with
+    ``patches/`` nothing is left to install.
     """
     from vllm_qllm import contract, seams
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The attributes of vLLM that are replaced at run time, each in one place and for one reason."""
+"""The attributes of vLLM that are wrapped, each in one place and for one reason.
+
+The plugin replaces them at run time. A vLLM built with ``patches/`` wraps them where they are
+defined, with the same functions, and leaves nothing to replace.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+# The attribute of a wrapped function that says where it was wrapped.
 MARK = "__vllm_qllm__"
+RUN_TIME, SOURCE = "at run time", "in vLLM's source"
 
 
 @dataclass(frozen=True)
@@ -40,17 +46,30 @@ class Seam:
         module = import_module(self.module)
         return getattr(module, self.owner) if self.owner else module
 
-    def install(self) -> None:
-        """Replace the attribute once; a second call does nothing."""
-        holder = self.holder()
+    def place(self) -> str | None:
+        """Where it is wrapped, RUN_TIME or SOURCE; None while it is not."""
+        return getattr(getattr(self.holder(), self.name), MARK, None)
+
+    def install(self) -> bool:
+        """Replace the attribute at run time; False when it is wrapped already."""
+        return self.install_in(self.holder(), RUN_TIME)
+
+    def install_in(self, holder: Any, place: str) -> bool:
+        """Replace the attribute of ``holder``; False when it is wrapped already."""
         raw = vars(holder)[self.name]
         kind = type(raw) if isinstance(raw, (staticmethod, classmethod)) else None
         original = raw.__func__ if kind else raw
         if hasattr(original, MARK):
-            return
-        replacement = functools.wraps(original)(self.wrap(original))
-        setattr(replacement, MARK, str(self))
+            return False
+        replacement = self.wrapped(original, place)
         setattr(holder, self.name, kind(replacement) if kind else replacement)
+        return True
+
+    def wrapped(self, original: Callable[..., Any], place: str) -> Callable[..., Any]:
+        """What stands for ``original``, marked with its place."""
+        replacement = functools.wraps(original)(self.wrap(original))
+        setattr(replacement, MARK, place)
+        return replacement
 
 
 def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -267,3 +286,18 @@ API = (
     ),
 )
 ALL = (*CLI, *ENGINE, *API)
+
+
+def in_source(target: str, found: Any) -> Any:
+    """Called by a vLLM built with ``patches/`` where it defines what a seam wraps.
+
+    Args:
+        target: the seam's name. One that this release does not know leaves ``found`` as it is.
+        found: the function, or the class that holds it where it has no text of its own.
+    """
+    for seam in ALL:
+        if str(seam) == target:
+            if not isinstance(found, type):
+                return seam.wrapped(found, SOURCE)
+            seam.install_in(found, SOURCE)
+    return found
