@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.contract import require
 
 OPTIONS = ("priority_policy", "priority_config")
 
@@ -18,6 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--priority-policy",
+        type=_of_known_vllm,
         metavar="{step,strict,MODULE:CLASS}",
         default=None,
         help="Serve latency-sensitive (priority <= 0) before best-effort (priority > 0) requests. "
@@ -25,11 +27,22 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--priority-config",
+        type=_of_known_vllm,
         metavar="FILE_OR_JSON",
         default=None,
         help="Classes and limits: JSON text, or the path of a JSON file.",
     )
     return parser
+
+
+def _of_known_vllm(value: str) -> str:
+    # Refused here as well as in the engine's configuration: here it is one sentence, there it
+    # comes with vLLM's stack trace.
+    try:
+        require()
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
 
 
 def config_of(engine_args: Any) -> PriorityConfig | None:

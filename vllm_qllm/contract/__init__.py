@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this the vLLM we know? Asked before anything of it is relied upon."""
+"""Is this the vLLM we know? Asked before anything of it is relied upon.
+
+At every start the version and the signatures of the seams are checked. What else is relied upon is
+listed in ``uses/`` and compared by ``python -m vllm_qllm.contract``, which takes about a second.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,10 @@ def violations() -> list[str]:
     """What differs from the vLLM that this release was made for; empty when nothing does."""
     version = installed_version()
     if version != SUPPORTED:
-        return [f"vLLM {version or '(none)'} is installed, this release supports {SUPPORTED}"]
+        return [
+            f"vLLM {version or '(none)'} is installed, this release supports {SUPPORTED} "
+            "(install that one, or serve without a priority policy)"
+        ]
     from vllm_qllm.seams import ALL
 
     found = []

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything of vLLM that this package relies on, by the part of vLLM that it belongs to."""
+
+from vllm_qllm.contract.dependency import Dependency
+from vllm_qllm.contract.uses import (
+    engine_core,
+    executors,
+    http,
+    kv_blocks,
+    model_runner,
+    options,
+    scheduler,
+)
+
+ALL: tuple[Dependency, ...] = (
+    *scheduler.DEPENDENCIES,
+    *kv_blocks.DEPENDENCIES,
+    *engine_core.DEPENDENCIES,
+    *executors.DEPENDENCIES,
+    *model_runner.DEPENDENCIES,
+    *options.DEPENDENCIES,
+    *http.DEPENDENCIES,
+)

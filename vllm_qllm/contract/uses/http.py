@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Request handlers and metrics."""
+
+from __future__ import annotations
+
+from vllm_qllm.contract.dependency import Dependency, attribute, body, signature, uses
+
+HTTP = (
+    *uses(
+        "vllm.entrypoints.generate.base.serving:GenerateBaseServing",
+        signature("__init__", "seams:_serving_init", "Handlers are taught after it."),
+        body(
+            "_get_priority",
+            "api.serving:teach",
+            "Replaced on each handler: the lookup of a request's priority.",
+        ),
+        attribute("engine_client", "api.serving:teach", "Knows the configuration."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.base.serving:",
+        attribute("PRIORITY_HEADER", "api.priority", "Read before the body's field."),
+    ),
+    *uses(
+        "vllm.exceptions:VLLMValidationError",
+        signature("__init__", "api.priority:_refuse", "Answered with status 400."),
+    ),
+    *(
+        dependency
+        for module, handler, entry in (
+            ("chat_completion.serving", "OpenAIServingChat", "create_chat_completion"),
+            (
+                "chat_completion.batch_serving",
+                "OpenAIServingChatBatch",
+                "create_batch_chat_completion",
+            ),
+            ("completion.serving", "OpenAIServingCompletion", "create_completion"),
+            ("responses.serving", "OpenAIServingResponses", "create_responses"),
+        )
+        for dependency in uses(
+            f"vllm.entrypoints.openai.{module}:{handler}",
+            signature(entry, "api.serving:ENTRIES", "Requests enter by it and are checked first."),
+        )
+    ),
+)
+
+METRICS = (
+    *uses(
+        "vllm.entrypoints.serve.instrumentator.metrics:",
+        attribute(
+            "get_prometheus_registry", "seams:_get_prometheus_registry", "Imported there by name."
+        ),
+        body("attach_router", "metrics.registry:with_priority_metrics", "/metrics asks it once."),
+    ),
+    *uses(
+        "vllm.v1.metrics.prometheus:",
+        body(
+            "get_prometheus_registry",
+            "metrics.registry:with_priority_metrics",
+            "The process's registry, or one for several processes.",
+        ),
+    ),
+    *uses(
+        "prometheus_client.multiprocess:MultiProcessCollector",
+        signature("collect", "seams:_multiprocess_collect", "Our families are added to its own."),
+    ),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = (*HTTP, *METRICS)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's bookkeeping of KV blocks."""
+
+from __future__ import annotations
+
+from vllm_qllm.contract.dependency import Dependency, attribute, body, signature, uses
+
+KV = (
+    *uses(
+        "vllm.v1.core.kv_cache_manager:KVCacheManager",
+        body(
+            "allocate_slots",
+            "engine.kv_guard:KVGuard",
+            "KVGuard stands in front of it: reserve and watermark are applied where it applies "
+            "them, and it registers prefix hashes before the blocks are written.",
+        ),
+        body(
+            "get_computed_blocks get_computed_blocks_for_connector",
+            "engine.kv_guard:KVGuard.without_unwritten",
+            "The only lookups of prefix-cache hits.",
+        ),
+        body(
+            "truncate_computed_blocks",
+            "engine.kv_guard:KVGuard.without_unwritten",
+            "Cuts a hit, and must keep it usable.",
+        ),
+        signature("get_blocks get_block_ids", "engine.kv_guard:KVGuard", "Blocks of a request."),
+        attribute(
+            "coordinator block_pool kv_cache_config empty_kv_cache_blocks watermark_blocks",
+            "engine.kv_guard:KVGuard",
+            "Free, needed and reserved blocks are counted with them.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.core.kv_cache_manager:KVCacheBlocks",
+        attribute("blocks", "engine.kv_guard:KVGuard", "One list of blocks a group."),
+    ),
+    *uses(
+        "vllm.v1.core.kv_cache_coordinator:KVCacheCoordinator",
+        attribute("single_type_managers", "engine.kv_guard:KVGuard", "One manager a group."),
+        body(
+            "get_num_blocks_to_allocate",
+            "engine.kv_guard:KVGuard._missing",
+            "The number of missing blocks is worked out as it does, for one group.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
+        attribute("block_size kv_cache_spec", "engine.kv_guard:KVGuard", "Tokens in a block."),
+        body(
+            "get_num_blocks_to_allocate",
+            "engine.kv_guard:KVGuard._missing",
+            "The number of missing blocks is worked out as it does.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.core.block_pool:BlockPool",
+        signature("get_num_free_blocks", "engine.kv_guard:KVGuard", "Free blocks."),
+    ),
+    *uses(
+        "vllm.v1.core.kv_cache_utils:KVCacheBlock",
+        attribute(
+            "block_id ref_cnt", "engine.kv_guard:KVGuard", "Says what taking a block would gain."
+        ),
+    ),
+    *uses(
+        "vllm.v1.kv_cache_interface:",
+        attribute(
+            "FullAttentionSpec",
+            "engine.kv_guard:KVGuard.without_unwritten",
+            "Only hits of full attention can be shortened.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.kv_cache_interface:KVCacheConfig",
+        attribute("num_blocks", "engine.kv_guard:KVGuard.__init__", "The reserve is part of it."),
+    ),
+    *uses("vllm.utils.math_utils:", signature("cdiv", "engine.kv_guard", "Tokens to blocks.")),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = KV

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model runner V1, its buffers, and attention."""
+
+from __future__ import annotations
+
+from vllm_qllm.contract.dependency import Dependency, attribute, body, signature, uses
+
+RUNNER = (
+    *uses(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+        body(
+            "__init__",
+            "execution.lanes:Lanes.__init__",
+            "A lane has a copy of every buffer and tensor that is an attribute of the runner. "
+            "Per-step state of another type, or further inside, would be shared by all lanes.",
+        ),
+        body(
+            "execute_model",
+            "execution.session:Session.run",
+            "It is left on the stack in the middle: what it reads from the runner after the "
+            "forward pass must be in a lane.",
+        ),
+        body(
+            "sample_tokens",
+            "seams:_sample_tokens",
+            "Finishes the step of the active lane from execute_model_state.",
+        ),
+        body(
+            "_bookkeeping_sync",
+            "execution.seeds:unused_generators_set_aside",
+            "Takes back what was drawn for thrown-away rows; the reason for seeds.py.",
+        ),
+        body(
+            "_update_states",
+            "execution.lanes:Lanes.claim",
+            "Brings one batch up to date from runner.requests; other lanes keep theirs.",
+        ),
+        body(
+            "_prepare_inputs _build_attention_metadata",
+            "execution.lanes:Lanes",
+            "Which buffers a forward pass reads.",
+        ),
+        body(
+            "may_reinitialize_input_batch",
+            "execution.lanes:_new_batch",
+            "Made to build a batch for a lane by clearing the block sizes it compares with.",
+        ),
+        attribute(
+            "_init_block_sizes input_batch kv_cache_config vllm_config device model_config "
+            "is_pooling_model",
+            "execution.lanes",
+            "A lane's batch is made with them.",
+        ),
+        attribute(
+            "execute_model_state kv_connector_output",
+            "execution.lanes:EPHEMERAL",
+            "State between execute_model and sample_tokens, one for each lane.",
+        ),
+        attribute(
+            "discard_request_mask",
+            "execution.seeds:unused_generators_set_aside",
+            "Says which rows are thrown away.",
+        ),
+        attribute("lora_config", "execution.adapters:Adapters", "None without LoRA."),
+        attribute("requests", "execution.lanes", "Shared by all lanes: a row is made from it."),
+    ),
+    *uses(
+        "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
+        body(
+            "_postprocess_tensors",
+            "execution.lanes:_copy_buffer",
+            "One tensor for both sides of a buffer, which the copies must keep.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.worker.gpu_input_batch:InputBatch",
+        body("__init__", "execution.lanes:_new_batch", "Everything in it belongs to one lane."),
+        body(
+            "remove_request condense",
+            "execution.lanes:Lanes.claim",
+            "Rows are removed between steps of a lane; the next one condenses its batch.",
+        ),
+        attribute("req_id_to_index", "execution.lanes:Lanes.claim", "Which rows a lane has."),
+        attribute("logitsprocs", "execution.lanes:_new_batch", "Kept by row, so one set a lane."),
+        attribute(
+            "generators num_reqs",
+            "execution.seeds:unused_generators_set_aside",
+            "The generators of the rows.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
+        body(
+            "_set_active_loras",
+            "execution.adapters:Adapters",
+            "Sets which adapters the layers use; put back by the same call.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.utils:",
+        body("CpuGpuBuffer", "execution.lanes:_copy_buffer", "Copied part by part."),
+    ),
+    *uses(
+        "vllm.v1.sample.logits_processor:",
+        signature(
+            "build_logitsprocs", "execution.lanes:_new_batch", "Logits processors of a lane."
+        ),
+    ),
+    *uses(
+        "vllm.utils.platform_utils:",
+        signature("is_pin_memory_available", "execution.lanes:_new_batch", "Asked as vLLM does."),
+    ),
+    *uses(
+        "vllm.config.model:ModelConfig",
+        attribute("logits_processors", "execution.lanes:_new_batch", "Those of the user."),
+    ),
+)
+
+ATTENTION = (
+    *uses(
+        "vllm.model_executor.layers.attention.attention:",
+        body(
+            "unified_attention_with_output",
+            "execution.checkpoints:install",
+            "Looks up layer.impl.forward at run time, in compiled mode too: the checkpoint.",
+        ),
+    ),
+    *uses(
+        "vllm.model_executor.layers.attention.attention:Attention",
+        attribute("impl", "execution.checkpoints:install", "Holds the method to wrap."),
+    ),
+    *uses(
+        "vllm.model_executor.layers.attention.mla_attention:",
+        body(
+            "unified_mla_attention_with_output",
+            "execution.checkpoints:install",
+            "Looks up layer.forward_impl at run time: the checkpoint.",
+        ),
+    ),
+    *uses(
+        "vllm.model_executor.layers.attention.mla_attention:MLAAttention",
+        signature("forward_impl", "execution.checkpoints:install", "The method to wrap."),
+    ),
+    *uses(
+        "vllm.forward_context:",
+        body(
+            "set_forward_context override_forward_context",
+            "execution.session:Session.checkpoint",
+            "A nested step's context is put back when it ends.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.attention.backends.cpu_attn:CPUAttentionMetadataBuilder",
+        body(
+            "__init__ build",
+            "execution.lanes:Lanes",
+            "Metadata is made anew for each step; a buffer kept here would be shared by lanes.",
+        ),
+    ),
+    *uses(
+        "vllm.config.compilation:CompilationConfig",
+        attribute(
+            "static_forward_context", "execution.worker:SuspendableWorker", "Layers by name."
+        ),
+    ),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = (*RUNNER, *ATTENTION)

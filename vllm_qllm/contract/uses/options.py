@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and configuration."""
+
+from __future__ import annotations
+
+from vllm_qllm.contract.dependency import Dependency, attribute, body, signature, uses
+
+OPTIONS = (
+    *uses(
+        "vllm.engine.arg_utils:EngineArgs",
+        signature("add_cli_args", "seams:_add_cli_args", "The options are added after it."),
+        body("from_cli_args", "seams:_from_cli_args", "The options are read beside it."),
+        signature(
+            "create_engine_config",
+            "seams:_create_engine_config",
+            "Scheduler, executor and worker extension are put into what it returns.",
+        ),
+        attribute("additional_config", "cli:config_of", "Carries the options to other processes."),
+        attribute(
+            "async_scheduling", "seams:_create_engine_config", "Switched off unless asked for."
+        ),
+    ),
+    *uses(
+        "vllm.engine.arg_utils:",
+        attribute(
+            "EngineArgs AsyncEngineArgs",
+            "seams",
+            "Dataclasses: their __init__ is wrapped to take the options.",
+        ),
+    ),
+    *uses(
+        "vllm.plugins:",
+        body("load_general_plugins", "__init__:__getattr__", "LLM(...) needs the plugin before."),
+    ),
+    *uses("vllm.entrypoints.llm:", attribute("LLM", "__init__:__getattr__", "What users get.")),
+    *uses("vllm.logger:", signature("init_logger", "apply", "Says at start what is on.")),
+)
+
+CONFIG = (
+    *uses(
+        "vllm.config.vllm:VllmConfig",
+        attribute(
+            "parallel_config scheduler_config model_config kv_transfer_config ec_transfer_config "
+            "device_config speculative_config use_v2_model_runner",
+            "support",
+            "What no policy can serve is refused by them.",
+        ),
+        attribute(
+            "additional_config", "apply:apply", "Carries the configuration to every process."
+        ),
+    ),
+    *uses(
+        "vllm.config.scheduler:SchedulerConfig",
+        body("get_scheduler_cls", "apply:apply", "Takes a scheduler that is given as a class."),
+        attribute("scheduler_cls policy", "apply:apply", "Set to the scheduler and its order."),
+        attribute("async_scheduling", "support:refusals", "Refused: one step is in flight."),
+    ),
+    *uses(
+        "vllm.config.parallel:ParallelConfig",
+        attribute(
+            "data_parallel_size pipeline_parallel_size enable_expert_parallel "
+            "worker_extension_cls distributed_executor_backend",
+            "support",
+            "Decides whether steps can be suspended.",
+        ),
+        attribute(
+            "_api_process_count _api_process_rank",
+            "apply:apply",
+            "Tells one of several API servers, which must not choose a new place for metrics.",
+        ),
+    ),
+    *uses(
+        "vllm.config.model:ModelConfig",
+        attribute(
+            "runner_type is_multimodal_model is_hybrid is_attention_free",
+            "support",
+            "Decides whether steps can be suspended.",
+        ),
+    ),
+    *uses(
+        "vllm.config.device:DeviceConfig",
+        attribute("device_type", "support:fallbacks", "Steps are suspended on the CPU only."),
+    ),
+    *uses(
+        "vllm.envs:",
+        attribute("VLLM_USE_V2_MODEL_RUNNER", "findings:model_runner", "Chooses the runner."),
+    ),
+    *uses(
+        "vllm.triton_utils:",
+        attribute("HAS_TRITON", "findings:model_runner", "Chooses the runner, too."),
+    ),
+    *uses(
+        "vllm.platforms:",
+        attribute("current_platform", "findings:in_step", "The CPU, or something else."),
+    ),
+    *uses(
+        "vllm.platforms.interface:Platform",
+        attribute("is_cpu device_type", "findings:in_step", "The CPU, or something else."),
+    ),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = (*OPTIONS, *CONFIG)
