@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teaches vLLM's request handlers the priority of a request, when a policy is on."""
+"""Teaches vLLM's request handlers priorities and service tiers, when a policy is on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from vllm_qllm.api import tier
 from vllm_qllm.api.priority import priority_of
 from vllm_qllm.config import PriorityConfig, carried
 
@@ -40,8 +41,10 @@ def _checked(
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     @functools.wraps(create)
     async def checked(request: Any, raw_request: Any = None) -> Any:
+        asked = getattr(request, "service_tier", None)
         # Before anything is done for the request; and batches of chats read the field alone.
         request.priority = priority_of(config, request, raw_request)
-        return await create(request, raw_request)
+        serving = tier.serving_tier(config, request.priority, asked)
+        return await tier.answer(create, request, raw_request, serving)
 
     return checked

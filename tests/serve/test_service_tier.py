@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``service_tier`` of an answer names the tier that served it, in each API, whole and streamed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+
+from tests.serve.answers import Answer, streamed, whole
+from tests.serve.server import Server
+
+pytestmark = [pytest.mark.server, pytest.mark.covers("service_tier", "eager")]
+
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("/completions", {"prompt": "hi", "max_tokens": 3}),
+    ("/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}),
+    ("/responses", {"input": "hi", "max_output_tokens": 3, "store": False}),
+]
+SERVED: list[tuple[dict[str, Any], str]] = [
+    ({}, "default"),
+    ({"service_tier": "auto"}, "default"),
+    ({"service_tier": "default"}, "default"),
+    ({"service_tier": "priority"}, "priority"),
+    ({"service_tier": "scale"}, "scale"),
+    ({"service_tier": "flex"}, "flex"),
+    ({"priority": 5}, "flex"),
+    ({"priority": -5}, "default"),
+    ({"priority": 5, "service_tier": "priority"}, "flex"),
+    ({"priority": -5, "service_tier": "priority"}, "priority"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("path", "body"), BODIES, ids=[path for path, _ in BODIES])
+def test_the_tier_that_served(
+    server: Server, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    async def ask() -> list[Answer]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            how = streamed if stream else whole
+            return [await how(client, path, body | fields) for fields, _ in SERVED]
+
+    # All of the chunks, or events with a response, say the same.
+    assert [answer.tiers for answer in asyncio.run(ask())] == [{tier} for _, tier in SERVED]
+
+
+def test_the_header_decides(server: Server) -> None:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hi"}],
+        max_tokens=2,
+        service_tier="priority",
+        extra_headers={"X-Vllm-Priority": "5"},
+    )
+    assert answer.service_tier == "flex"
