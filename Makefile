@@ -14,12 +14,13 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test compatibility lint demo bench bench-quick bench-overhead clean
+.PHONY: help setup test compatibility patches lint demo bench bench-quick bench-overhead clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
 	@echo "make test         all tests"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
+	@echo "make patches      the diffs in patches/ from seams.py, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
 	@echo "make bench        the full table; bench-quick: a short one; bench-overhead: cost when idle"
 	@echo "make clean        remove what the above made"
@@ -55,6 +56,9 @@ test: setup
 
 compatibility: setup
 	$(PY) -m pytest --write-compatibility
+
+patches: setup
+	@$(PY) -m patches.make
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -35,6 +35,7 @@ SECTIONS = {
         "Multiprocess executor",
         "In-process executor",
         "--api-server-count 2",
+        "vLLM built with patches/",
         "Three classes",
         "Out of KV blocks",
     ),
