@@ -66,7 +66,7 @@ class File:
         """Wrap what this file imports from elsewhere, after its imports."""
         imports = [n for n in self.tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
         line = (imports[-1].end_lineno or 0) + 1
-        text = f'\n# Not a function of vLLM.\nseam("{seam}")(\n    {borrowed.holder}\n)\n'
+        text = f'\n# Of another package, wrapped where vLLM uses it.\nseam("{seam}")(\n    {borrowed.holder}\n)\n'
         self._insert(line, text)
 
     def patched(self) -> str:
