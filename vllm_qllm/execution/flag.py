@@ -7,6 +7,8 @@ suspend the next one, which may be the urgent request's own.
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from multiprocessing import shared_memory
 
@@ -17,6 +19,25 @@ _CELL = struct.Struct("q")
 SIZE = _CELL.size + agreement.SIZE
 
 
+def _created() -> shared_memory.SharedMemory:
+    """New shared memory whose pages all exist.
+
+    Python only sets its size: on a full /dev/shm the first store would be a SIGBUS.
+    """
+    memory = shared_memory.SharedMemory(create=True, size=SIZE)
+    try:
+        with open(f"/dev/shm/{memory.name}", "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, SIZE)
+    except OSError as error:
+        memory.close()
+        memory.unlink()
+        if error.errno != errno.ENOSPC:
+            raise
+        reason = f"no room in /dev/shm for the {SIZE} bytes of the arrival flag"
+        raise OSError(errno.ENOSPC, reason) from error
+    return memory
+
+
 class Flag:
     """Written by the engine, read by workers at every checkpoint.
 
@@ -24,11 +45,14 @@ class Flag:
 
     Args:
         name: of an existing flag to attach to; None creates one.
+
+    Raises:
+        OSError: there is no such flag, or no room for a new one.
     """
 
     def __init__(self, name: str | None = None) -> None:
         self._owner = name is None
-        self._memory = shared_memory.SharedMemory(name=name, create=self._owner, size=SIZE)
+        self._memory = _created() if name is None else shared_memory.SharedMemory(name)
         buffer = self._memory.buf
         assert buffer is not None
         self._buffer = buffer

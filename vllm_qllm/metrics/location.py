@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from vllm_qllm.config import PriorityConfig
 
 # Not VLLM_…: vLLM warns about each of those that it does not know.
 VARIABLE = "QLLM_METRICS"
+
+logger = logging.getLogger("vllm.qllm")
 
 
 class Prepared(NamedTuple):
@@ -38,12 +41,18 @@ def prepare(config: PriorityConfig, *, inherit: bool = False) -> str:
         inherit: this process is one of several API servers, whose parent has chosen already.
 
     Returns:
-        The prefix of the stores.
+        The prefix of the stores; "" when there is no place for them, after a warning.
     """
     global _prepared
     prefix = os.environ.get(VARIABLE, "") if inherit else ""
     if not prefix:
-        directory = tempfile.mkdtemp(prefix="vllm-qllm-")  # 0700
+        try:
+            directory = tempfile.mkdtemp(prefix="vllm-qllm-")  # 0700
+        except OSError as error:
+            os.environ.pop(VARIABLE, None)
+            _prepared = None
+            logger.warning("Metrics of priority classes are left out of /metrics: %s.", error)
+            return ""
         atexit.register(_remove, directory, os.getpid())
         prefix = os.environ[VARIABLE] = os.path.join(directory, "metrics")
     _prepared = Prepared(tuple(c.name for c in config.classes), prefix)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from vllm_qllm.config import PriorityConfig
 from vllm_qllm.metrics.layout import Layout
 from vllm_qllm.metrics.names import BUDGET, METRICS, OUTCOMES
 from vllm_qllm.metrics.store import Store
+
+logger = logging.getLogger("vllm.qllm")
 
 # Bounds of the buckets, and the first slot of each class.
 Histogram = tuple[tuple[float, ...], list[int]]
@@ -25,13 +28,18 @@ class Recorder:
     Args:
         config: for the names of the classes.
         path: of the store (see :func:`vllm_qllm.metrics.location.store_path`); None records into
-            memory that nobody reads.
+            memory that nobody reads, and so does one that cannot be written, after a warning: a
+            full disk may cost the metrics, but not the service.
     """
 
     def __init__(self, config: PriorityConfig, path: str | Path | None = None) -> None:
         self._classes = classes = tuple(c.name for c in config.classes)
         self._layout = layout = Layout(classes)
-        self._store = Store(layout, path)
+        try:
+            self._store = Store(layout, path)
+        except OSError as error:
+            logger.warning("Metrics of priority classes are left out of /metrics: %s.", error)
+            self._store = Store(layout)
         self._slots = self._store.slots
         self._running = self._by_class("qllm_requests_running")
         self._waiting = self._by_class("qllm_requests_waiting")

@@ -33,6 +33,9 @@ class Store:
         layout: what stands where.
         path: the file, which must not be another writer's; None keeps the numbers in memory.
 
+    Raises:
+        OSError: the file cannot be made, or there is no room for all of it.
+
     Attributes:
         slots: the numbers, to be read and assigned by index.
     """
@@ -45,11 +48,18 @@ class Store:
         else:
             # Readers find either no file or a complete one.
             draft = Path(f"{path}.{os.getpid()}.new")
-            with draft.open("x+b") as file:
-                file.write(_header(layout).ljust(size, b"\0"))
-                file.flush()
-                self._map = mmap.mmap(file.fileno(), size)
-            draft.rename(path)
+            try:
+                with draft.open("x+b") as file:
+                    # All of it now: a store into a mapped page that the disk has no room for
+                    # would end the process with SIGBUS.
+                    os.posix_fallocate(file.fileno(), 0, size)
+                    file.write(_header(layout))
+                    file.flush()
+                    self._map = mmap.mmap(file.fileno(), size)
+                draft.rename(path)
+            except OSError:
+                draft.unlink(missing_ok=True)
+                raise
         self.slots = memoryview(self._map)[HEADER.size :].cast("d")
 
     def close(self) -> None:
