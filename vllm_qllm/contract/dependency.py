@@ -31,6 +31,11 @@ class Dependency:
         """The last part of the symbol."""
         return self.symbol.rpartition(":")[2].rpartition(".")[2]
 
+    @property
+    def owner(self) -> str:
+        """The class that it belongs to, "" for none."""
+        return self.symbol.rpartition(":")[2].rpartition(".")[0]
+
 
 Use = tuple[str, str, str, str]
 

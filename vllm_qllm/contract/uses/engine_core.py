@@ -95,7 +95,7 @@ CORE = (
         attribute(
             "shutdown_timeout",
             "engine.controller:Controller._is_stopping",
-            "0 means that requests are aborted.",
+            "With 0 requests are aborted.",
         ),
     ),
 )

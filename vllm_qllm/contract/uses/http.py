@@ -24,6 +24,10 @@ HTTP = (
         "vllm.exceptions:VLLMValidationError",
         signature("__init__", "api.priority:_refuse", "Answered with status 400."),
     ),
+    *uses(
+        "vllm.entrypoints.openai.responses.protocol:ResponsesRequest",
+        attribute("service_tier", "api.priority:priority_of", "The tier that was asked for."),
+    ),
     *(
         dependency
         for module, handler, entry in (
@@ -49,7 +53,11 @@ METRICS = (
         attribute(
             "get_prometheus_registry", "seams:_get_prometheus_registry", "Imported there by name."
         ),
-        body("attach_router", "metrics.registry:with_priority_metrics", "/metrics asks it once."),
+        body(
+            "attach_router",
+            "metrics.registry:with_priority_metrics",
+            "Asks for the registry once, for /metrics.",
+        ),
     ),
     *uses(
         "vllm.v1.metrics.prometheus:",

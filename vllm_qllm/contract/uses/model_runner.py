@@ -101,6 +101,10 @@ RUNNER = (
         body("CpuGpuBuffer", "execution.lanes:_copy_buffer", "Copied part by part."),
     ),
     *uses(
+        "vllm.v1.utils:CpuGpuBuffer",
+        attribute("cpu gpu np", "execution.lanes:_copy_buffer", "Its parts."),
+    ),
+    *uses(
         "vllm.v1.sample.logits_processor:",
         signature(
             "build_logitsprocs", "execution.lanes:_new_batch", "Logits processors of a lane."
@@ -156,6 +160,10 @@ ATTENTION = (
             "execution.lanes:Lanes",
             "Metadata is made anew for each step; a buffer kept here would be shared by lanes.",
         ),
+    ),
+    *uses(
+        "vllm.config.vllm:VllmConfig",
+        attribute("compilation_config", "execution.worker:SuspendableWorker", "Holds the layers."),
     ),
     *uses(
         "vllm.config.compilation:CompilationConfig",

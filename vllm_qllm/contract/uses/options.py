@@ -32,7 +32,7 @@ OPTIONS = (
         "vllm.plugins:",
         body("load_general_plugins", "__init__:__getattr__", "LLM(...) needs the plugin before."),
     ),
-    *uses("vllm.entrypoints.llm:", attribute("LLM", "__init__:__getattr__", "What users get.")),
+    *uses("vllm:", attribute("LLM", "__init__:__getattr__", "What users get.")),
     *uses("vllm.logger:", signature("init_logger", "apply", "Says at start what is on.")),
 )
 

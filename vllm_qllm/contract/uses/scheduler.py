@@ -16,7 +16,7 @@ SCHEDULER = uses(
     body(
         "_update_after_schedule",
         "engine.kv_guard:KVGuard.written_by",
-        "num_computed_tokens is past the scheduled tokens before a step is described.",
+        "Moves num_computed_tokens past the scheduled tokens before a step is described.",
     ),
     body(
         "update_from_output",
