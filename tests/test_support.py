@@ -52,6 +52,12 @@ REFUSED = [
         "another scheduler is set (--scheduler-cls vllm.v1.core.sched.scheduler.Scheduler)",
         marks=covers("Another scheduler class (refused)"),
     ),
+    pytest.param(
+        {"runner": "pooling"},
+        "pooling models answer in one step, priorities between steps are vLLM's own "
+        "(--scheduling-policy priority)",
+        marks=covers("Embeddings models (refused)"),
+    ),
 ]
 
 
@@ -134,5 +140,5 @@ def test_between_steps_only_with_one_warning(
 def test_without_a_reason_steps_can_be_suspended(tiny_model: Path) -> None:
     config = configure(tiny_model)
     data = carried(config)
-    assert data is not None and data["checkpoints"] == "layer"
+    assert data is not None and data["checkpoints"] == "expert"
     assert config.parallel_config.worker_extension_cls

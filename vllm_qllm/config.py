@@ -20,7 +20,7 @@ from vllm_qllm.metrics.names import BUDGET
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_CLASSES = 8
 CARRIER = "priority"  # the field of vLLM's additional_config that carries a configuration
-CHECKPOINTS = ("layer", "none")
+CHECKPOINTS = ("expert", "layer", "none")
 SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
 
 
@@ -133,7 +133,8 @@ class PriorityConfig:
     Attributes:
         policy: ``step``, ``strict`` or ``module:Class`` of one's own.
         classes: most urgent first.
-        checkpoints: where a step can be suspended: at every ``layer``, or ``none``.
+        checkpoints: where a step can be suspended: among the experts of a layer, too (``expert``),
+            before every ``layer``, or ``none``.
         reserved_kv: fraction of the KV blocks that only the most urgent class may use.
         ride_slowdown: a decode step of urgent requests takes decodes of less urgent ones along
             while that is expected to make it at most this many times slower; 1 means never.
@@ -145,7 +146,7 @@ class PriorityConfig:
 
     policy: str = "strict"
     classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
-    checkpoints: str = "layer"
+    checkpoints: str = "expert"
     reserved_kv: float = 0.02
     ride_slowdown: float = 1.25
     max_preemptions: int = 8

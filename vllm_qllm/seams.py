@@ -98,6 +98,7 @@ def _init(original: Callable[..., Any]) -> Callable[..., Any]:
 def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_cli_args(cls: Any, args: Any) -> Any:
         from vllm_qllm.cli import OPTIONS
+        from vllm_qllm.support import refuse_front_end
 
         engine_args = original(cls, args)
         given = {option: getattr(args, option, None) for option in OPTIONS}
@@ -106,6 +107,7 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
         # Each of several API servers reads these arguments again, in a new process and before it
         # has loaded any plugin: what vLLM itself carries over must hold them too.
         if given := {option: value for option, value in given.items() if value is not None}:
+            refuse_front_end(args)
             args.additional_config = {**(args.additional_config or {}), **given}
         return engine_args
 
@@ -203,6 +205,23 @@ def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
     return sample_tokens
 
 
+def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def select_forward(self: Any) -> Any:
+        import torch
+        from vllm.config import get_current_vllm_config
+
+        from vllm_qllm.config import carried
+
+        data = carried(get_current_vllm_config())
+        if data is None or data["checkpoints"] != "expert":
+            return original(self)
+        # On the CPU vLLM traces through the layer, where no Python is left to stop at.
+        ops = torch.ops.vllm
+        return ops.moe_forward if self._shared_experts is None else ops.moe_forward_shared
+
+    return select_forward
+
+
 ARGS = "vllm.engine.arg_utils"
 CLI = (
     Seam(
@@ -248,6 +267,14 @@ ENGINE = (
         ("self",),
         "serving RPCs while a step is suspended",
         _worker_busy_loop,
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.runner.moe_runner",
+        "MoERunner",
+        "_select_forward",
+        ("self",),
+        "checkpoints among the experts of a layer in compiled mode",
+        _select_forward,
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner",

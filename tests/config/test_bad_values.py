@@ -27,7 +27,7 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         ("policy", {"policy": v}, v, "strict")
         for v in ("", "fast", "a:", ":B", "a b:C", 3, None, [], True)
     ),
-    *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("expert", "", None, 1, ["layer"])),
+    *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("tile", "", None, 1, ["layer"])),
     *(
         ("reserved_kv", {"reserved_kv": v}, v, "0.5")
         for v in ("0.1", None, True, NAN, INF, -0.01, 0.51, [0.1])

@@ -42,7 +42,7 @@ configs = st.fixed_dictionaries(
     optional={
         "policy": st.sampled_from(["step", "strict", "my.module:Policy", "_m:_P2"]),
         "classes": class_lists(),
-        "checkpoints": st.sampled_from(["layer", "none"]),
+        "checkpoints": st.sampled_from(["expert", "layer", "none"]),
         "reserved_kv": st.floats(0, 0.5),
         "ride_slowdown": st.floats(1, 100) | st.integers(1, 100),
         "max_preemptions": st.integers(0, 1000),

@@ -43,6 +43,11 @@ class StopEverywhere(StrictPolicy):
         return Run(plan.rank, riders, plan.suspendable, 0.0)
 
 
+def stop_everywhere(checkpoints: str = "layer") -> dict[str, Any]:
+    """A priority configuration whose steps stop at each of these checkpoints."""
+    return {"policy": "tests.engine.scripted:StopEverywhere", "checkpoints": checkpoints}
+
+
 @dataclass
 class Result:
     """What one request got: its tokens, the log-probability of each, and why it ended."""
@@ -74,7 +79,7 @@ class ScriptedEngine:
             num_gpu_blocks_override=128,
             kv_cache_memory_bytes=2**28,
             seed=0,
-            priority_config={"policy": "tests.engine.scripted:StopEverywhere"},
+            priority_config=stop_everywhere(),
         )
         config = EngineArgs(**(args | engine_args)).create_engine_config()
         self.core = EngineCore(config, Executor.get_class(config), log_stats=True)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a step can be suspended: before the attention of every layer.
+"""Where a step can be suspended: before the attention of every layer, and among its experts.
 
 Attention is reached through an opaque custom op, in compiled mode too, which looks up the
 layer's own method at run time. Replacing that one attribute of each layer's object puts a
 checkpoint into every model without knowing any of them, and into no model when no policy is on.
+Experts are reached in the same way where their layer was made opaque (see ``seams``).
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from vllm_qllm.kernels.moe.row_tiles import in_row_tiles
 
-def _before(checkpoint: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
+Checkpoint = Callable[[], None]
+
+
+def _before(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         checkpoint()
@@ -22,15 +27,27 @@ def _before(checkpoint: Callable[[], None], function: Callable[..., Any]) -> Cal
     return checked
 
 
-def install(layers: dict[str, Any], checkpoint: Callable[[], None]) -> int:
+def _around(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        checkpoint()
+        result = function(*args, **kwargs)
+        checkpoint()
+        return result
+
+    return checked
+
+
+def install(layers: dict[str, Any], checkpoint: Checkpoint, *, experts: bool = False) -> int:
     """Put a checkpoint before the attention of each layer.
 
     Args:
         layers: vLLM's ``static_forward_context``: layer objects by name.
-        checkpoint: called before each layer's attention.
+        checkpoint: called at each checkpoint.
+        experts: also after the attention of each layer, and among its experts.
 
     Returns:
-        The number of checkpoints that a forward pass will meet.
+        The number of checkpoints that a forward pass of few tokens will meet.
 
     Raises:
         RuntimeError: no layer of the model has attention that is known here.
@@ -43,8 +60,25 @@ def install(layers: dict[str, Any], checkpoint: Callable[[], None]) -> int:
             owner, name = layer.impl, "forward"
         else:
             continue
-        setattr(owner, name, _before(checkpoint, getattr(owner, name)))
-        count += 1
+        wrap = _around if experts else _before
+        setattr(owner, name, wrap(checkpoint, getattr(owner, name)))
+        count += 2 if experts else 1
     if not count:
         raise RuntimeError("the model has no attention layer at which a step could be suspended")
+    if experts:
+        count += sum(_among_experts(layer, checkpoint) for layer in layers.values())
     return count
+
+
+def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
+    """Checkpoints that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
+    method = getattr(getattr(layer, "routed_experts", None), "quant_method", None)
+    kernel = getattr(method, "moe_kernel", None)
+    if kernel is None:
+        return 0
+    experts = kernel.fused_experts
+    if experts.expects_unquantized_inputs and not kernel.is_monolithic:
+        experts.apply = in_row_tiles(experts.apply, checkpoint)
+    else:
+        experts.apply = _before(checkpoint, experts.apply)
+    return 1

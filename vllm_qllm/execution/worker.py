@@ -8,6 +8,7 @@ from typing import Any
 from vllm.distributed.parallel_state import get_tp_group
 from vllm.v1.core.sched.output import SchedulerOutput
 
+from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.execution import rpc_loop
 from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.checkpoints import install
@@ -45,7 +46,8 @@ class SuspendableWorker:
         )
         self._priority_session = session
         context = self.vllm_config.compilation_config.static_forward_context
-        return install(context, session.checkpoint)
+        config = PriorityConfig.from_dict(carried(self.vllm_config) or {})
+        return install(context, session.checkpoint, experts=config.checkpoints == "expert")
 
     def priority_execute(self, output: SchedulerOutput, order: Order) -> Any:
         """``execute_model`` in the lane and under the conditions of ``order``."""
