@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from vllm_qllm.config import ConfigError
@@ -60,3 +61,31 @@ def refuse(vllm_config: Any, policy: str) -> None:
     if reasons := refusals(vllm_config):
         listed = "; ".join(reasons)
         raise ConfigError(f"--priority-policy {policy} cannot serve this engine: {listed}")
+
+
+def refuse_front_end(args: Any) -> None:
+    """Refuse a server whose requests pass by vLLM's handlers in Python.
+
+    They understand priorities, the priority header and service tiers; elsewhere a best-effort
+    request would be served as the most urgent one, or not be checked.
+
+    Args:
+        args: the parsed command line that asks for a policy.
+
+    Raises:
+        ConfigError: it asks for a front end that is not supported.
+    """
+    from vllm import envs
+
+    front_end = None
+    # vLLM's gRPC server imports this package, also where it is started without "vllm serve".
+    if getattr(args, "grpc", False) or "smg_grpc_servicer" in sys.modules:
+        front_end = "the gRPC server (--grpc)"
+    # Only "vllm serve" looks at it.
+    elif getattr(args, "subparser", None) == "serve" and envs.VLLM_USE_RUST_FRONTEND:
+        front_end = "the Rust front end (VLLM_USE_RUST_FRONTEND=1)"
+    if front_end is not None:
+        raise ConfigError(
+            f"a priority policy needs vLLM's HTTP server in Python: {front_end} does not know "
+            "classes and service tiers, and is not supported"
+        )
