@@ -32,7 +32,10 @@ PACKAGE = Path(vllm_qllm.__file__).parent
 TREES = {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 # The contract itself reads vLLM as text.
 FILES = [file for file in TREES if "contract" not in file.relative_to(PACKAGE).parts]
-NAMES = {d.name for d in ALL}
+# Kernels work on tensors, of which nothing is known here.
+FILES_WITH_OBJECTS = [file for file in FILES if "kernels" not in file.relative_to(PACKAGE).parts]
+# A custom op is named as its function, without underscore.
+NAMES = {name for d in ALL for name in (d.name, d.name.lstrip("_"))}
 SYMBOLS = {d.symbol for d in ALL}
 OURS = ("vllm_qllm", "__future__")
 NOT_OF_VLLM = {
@@ -108,7 +111,7 @@ def of_others(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
+@pytest.mark.parametrize("file", FILES_WITH_OBJECTS, ids=ids)
 def test_attributes_that_are_not_ours_are_listed(file: Path) -> None:
     tree = TREES[file]
     used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}

@@ -5,6 +5,8 @@ from vllm_qllm.contract.dependency import Dependency
 from vllm_qllm.contract.uses import (
     engine_core,
     executors,
+    experts,
+    experts,
     http,
     kv_blocks,
     model_runner,
@@ -18,6 +20,8 @@ ALL: tuple[Dependency, ...] = (
     *engine_core.DEPENDENCIES,
     *executors.DEPENDENCIES,
     *model_runner.DEPENDENCIES,
+    *experts.DEPENDENCIES,
+    *experts.DEPENDENCIES,
     *options.DEPENDENCIES,
     *http.DEPENDENCIES,
 )

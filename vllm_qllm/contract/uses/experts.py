@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer of experts, and the kernels that it chooses from."""
+
+from __future__ import annotations
+
+from vllm_qllm.contract.dependency import Dependency, attribute, body, signature, uses
+
+LAYER = "vllm.model_executor.layers.fused_moe"
+
+DEPENDENCIES: tuple[Dependency, ...] = (
+    *uses(
+        f"{LAYER}.runner.moe_runner:MoERunner",
+        body(
+            "_select_forward",
+            "seams:_select_forward",
+            "Replaced by the opaque op, which must be what other devices use.",
+        ),
+        body(
+            "_forward_impl",
+            "execution.checkpoints:_among_experts",
+            "A step is suspended inside it: what it keeps on the layer is shared by all lanes.",
+        ),
+        attribute("_shared_experts", "seams:_select_forward", "Says which of two ops it is."),
+    ),
+    *uses(
+        f"{LAYER}.runner.moe_runner:",
+        body(
+            "_moe_forward _moe_forward_shared get_layer_from_name",
+            "seams:_select_forward",
+            "What the opaque ops do; a nested step calls them again.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.modular_kernel:FusedMoEKernelModularImpl",
+        body(
+            "_fused_experts _allocate_buffers",
+            "execution.checkpoints:_among_experts",
+            "Nested steps must not share its buffers; on the CPU each call has its own.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.oracle.unquantized:",
+        signature("backend_to_kernel_cls", "seams:_backend_to_kernel_cls", "Wrapped."),
+        body(
+            "select_unquantized_moe_backend",
+            "seams:_backend_to_kernel_cls",
+            "Takes the first class of the list that supports the layer.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.experts.cpu_moe:CPUUnquantizedExperts",
+        body(
+            "_pad_moe_intermediate is_supported_config apply process_weights_after_loading",
+            "kernels.moe.experts:PreemptibleExperts",
+            "Our experts are one of these, with another kernel and another layout.",
+        ),
+        attribute("reduction_alignment", "kernels.moe.experts:PreemptibleExperts", "Overridden."),
+    ),
+)
