@@ -16,9 +16,7 @@ def main(model: str, prompts: list[list[int]], max_tokens: int) -> None:
     import vllm
 
     llm = vllm.LLM(model, dtype="float32", enforce_eager=True, max_model_len=2048, seed=0)
-    params = vllm.SamplingParams(
-        temperature=0, max_tokens=max_tokens, ignore_eos=True, logprobs=0, detokenize=True
-    )
+    params = vllm.SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, logprobs=0)
     answers = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
     report = {
         "vllm": vllm.__file__,
