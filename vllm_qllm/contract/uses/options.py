@@ -84,6 +84,7 @@ CONFIG = (
     *uses(
         "vllm.envs:",
         attribute("VLLM_USE_V2_MODEL_RUNNER", "findings:model_runner", "Chooses the runner."),
+        attribute("VLLM_USE_RUST_FRONTEND", "support", "It passes by the handlers."),
     ),
     *uses(
         "vllm.triton_utils:",
