@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_qllm.contract import moved
+from vllm_qllm.contract import SUPPORTED, moved
 from vllm_qllm.contract.__main__ import main
 
 Change = Callable[[str, str, str], Path]
@@ -33,7 +33,7 @@ def test_the_installed_vllm_is_known_and_is_not_imported() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("vLLM 0.32.0 has all ")
+    assert lines[0].startswith(f"vLLM {SUPPORTED} has all ")
     assert lines[1] == "[]"
 
 

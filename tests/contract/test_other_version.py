@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from vllm_qllm.contract import SUPPORTED
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SENTENCE = "vLLM 0.31.0 is installed, this release supports 0.32.0"
+SENTENCE = f"vLLM 0.31.0 is installed, this release supports {SUPPORTED}"
 
 
 @pytest.fixture

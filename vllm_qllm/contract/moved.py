@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_qllm.contract.dependency import ATTRIBUTE, BODY, Dependency
-from vllm_qllm.contract.source import Function, Source, body_digest, declaration_digest, parameters
+from vllm_qllm.contract.source import (
+    Function,
+    Source,
+    body_digest,
+    code,
+    declaration_digest,
+    parameters,
+)
 from vllm_qllm.contract.uses import ALL
 
 KNOWN = Path(__file__).with_name("known.json")
@@ -137,6 +144,6 @@ def _changed(now: Iterable[str], was: Iterable[str]) -> str:
 def diff(dependency: Dependency, old: Comparison, new: Comparison) -> str:
     """How the code of a symbol differs between two vLLMs, as a unified diff without formatting."""
     before, after = (
-        "\n".join(map(ast.unparse, of.definitions(dependency))).splitlines() for of in (old, new)
+        "\n".join(map(code, of.definitions(dependency))).splitlines() for of in (old, new)
     )
     return "\n".join(difflib.unified_diff(before, after, "known", "now", lineterm="", n=2))

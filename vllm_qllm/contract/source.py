@@ -8,6 +8,7 @@ neither is the decorator that ``patches/`` adds.
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -134,6 +135,14 @@ def parameters(function: Function) -> list[str]:
 
 def _parameter(parameter: ast.arg, default: ast.expr | None) -> str:
     return parameter.arg if default is None else f"{parameter.arg}={ast.unparse(default)}"
+
+
+def code(node: ast.AST) -> str:
+    """A definition without formatting, comments and docstring."""
+    if isinstance(node, Function | ast.ClassDef) and ast.get_docstring(node) is not None:
+        node = copy.copy(node)
+        node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(node)
 
 
 def body_digest(nodes: Iterable[ast.AST]) -> str:
