@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import inspect
 import io
@@ -34,6 +35,7 @@ TREES = {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.p
 FILES = [file for file in TREES if "contract" not in file.relative_to(PACKAGE).parts]
 # Kernels work on tensors, of which nothing is known here.
 FILES_WITH_OBJECTS = [file for file in FILES if "kernels" not in file.relative_to(PACKAGE).parts]
+SOURCE = Source(PACKAGE.parent)
 # A custom op is named as its function, without underscore.
 NAMES = {name for d in ALL for name in (d.name, d.name.lstrip("_"))}
 SYMBOLS = {d.symbol for d in ALL}
@@ -73,6 +75,7 @@ def top(module: str) -> str:
     return module.partition(".")[0]
 
 
+@functools.cache
 def defined_here() -> set[str]:
     """Names of functions, classes, fields and attributes that this package gives its objects."""
     found = set()
@@ -166,9 +169,8 @@ def test_each_symbol_is_listed_once_and_known() -> None:
 @pytest.mark.parametrize("dependency", ALL, ids=lambda d: d.symbol)
 def test_the_place_of_use_exists(dependency: vllm_qllm.contract.dependency.Dependency) -> None:
     module, _, name = dependency.place.partition(":")
-    source = Source(PACKAGE.parent)
     full = f"vllm_qllm.{module}".removesuffix(".__init__")
-    assert source.find(f"{full}:{name}"), f"{dependency.place} of {dependency.symbol} is gone"
+    assert SOURCE.find(f"{full}:{name}"), f"{dependency.place} of {dependency.symbol} is gone"
     if dependency.kind != BODY:
         files = [f for f in FILES if ".".join(f.relative_to(PACKAGE.parent).parts).startswith(full)]
         name = dependency.name if dependency.name != "__init__" else dependency.owner
