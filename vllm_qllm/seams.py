@@ -208,7 +208,7 @@ def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
 def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
     def select_forward(self: Any) -> Any:
         import torch
-        from vllm.config import get_current_vllm_config
+        from vllm.config.vllm import get_current_vllm_config
 
         from vllm_qllm.config import carried
 

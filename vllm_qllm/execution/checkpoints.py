@@ -77,7 +77,9 @@ def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     if kernel is None:
         return 0
     experts = kernel.fused_experts
-    if experts.expects_unquantized_inputs and not kernel.is_monolithic:
+    if hasattr(experts, "checkpoint"):  # a kernel of this package
+        experts.checkpoint = checkpoint
+    elif experts.expects_unquantized_inputs and not kernel.is_monolithic:
         experts.apply = in_row_tiles(experts.apply, checkpoint)
     else:
         experts.apply = _before(checkpoint, experts.apply)

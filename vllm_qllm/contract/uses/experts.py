@@ -39,21 +39,27 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
     ),
     *uses(
-        f"{LAYER}.oracle.unquantized:",
-        signature("backend_to_kernel_cls", "seams:_backend_to_kernel_cls", "Wrapped."),
-        body(
-            "select_unquantized_moe_backend",
-            "seams:_backend_to_kernel_cls",
-            "Takes the first class of the list that supports the layer.",
+        f"{LAYER}.modular_kernel:FusedMoEKernel",
+        attribute(
+            "is_monolithic fused_experts",
+            "execution.checkpoints:_among_experts",
+            "How the experts of a layer are found, and whether their rows can be split.",
         ),
     ),
     *uses(
-        f"{LAYER}.experts.cpu_moe:CPUUnquantizedExperts",
-        body(
-            "_pad_moe_intermediate is_supported_config apply process_weights_after_loading",
-            "kernels.moe.experts:PreemptibleExperts",
-            "Our experts are one of these, with another kernel and another layout.",
+        f"{LAYER}.modular_kernel:FusedMoEExperts",
+        attribute(
+            "expects_unquantized_inputs",
+            "execution.checkpoints:_among_experts",
+            "Whether rows can be split without their scales.",
         ),
-        attribute("reduction_alignment", "kernels.moe.experts:PreemptibleExperts", "Overridden."),
+    ),
+    *uses(
+        "vllm.config.vllm:",
+        signature(
+            "get_current_vllm_config",
+            "seams:_select_forward",
+            "Whether a policy is on while a model is built.",
+        ),
     ),
 )
