@@ -72,7 +72,8 @@ def check(tile_map: TileMap, local_ids: list[list[int]], experts: int, rows: int
 @settings(deadline=None, max_examples=60)
 @given(routings(), st.sampled_from([1, 16, 64, 128]))
 @example((torch.full((40, 2), -1), 8, None), 16)  # nobody
-@example((torch.tensor([[5, 9]]), 8, None), 16)  # an id that is out of range
+@example((torch.tensor([[5, 8]]), 8, None), 16)  # an id that is out of range
+@example((torch.tensor([[1, -7]]), 1, torch.tensor([-1, 0])), 16)
 def test_the_promises_hold(routing: Routing, rows: int) -> None:
     ids, experts, expert_map = routing
     tile_map = make_tile_map(ids, experts, rows, expert_map)
