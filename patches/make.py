@@ -77,7 +77,7 @@ def _diff(name: str, before: str, after: str) -> str:
     return head + "".join(lines)
 
 
-def text(patch: Patch, of: int, root: Path) -> str:
+def text(patch: Patch, root: Path) -> str:
     """One patch, as ``git am`` takes it."""
     diffs = [_diff(f.name, f.original, f.patched()) for f in files(patch, root).values()]
     if patch.adds:
@@ -88,15 +88,14 @@ def text(patch: Patch, of: int, root: Path) -> str:
     return (
         f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
         "From: vllm-qllm <noreply@example.invalid>\n"
-        f"Subject: [PATCH {patch.number}/{of}] {patch.subject}\n\n"
+        f"Subject: [PATCH] {patch.subject}\n\n"
         f"{body}\n---\n{''.join(diffs)}-- \nvllm-qllm\n"
     )
 
 
 def texts(root: Path) -> dict[str, str]:
     """All patches by the names of their files, for the vLLM below ``root``."""
-    patches = read()
-    return {patch.name: text(patch, len(patches), root) for patch in patches}
+    return {patch.name: text(patch, root) for patch in read()}
 
 
 def readme() -> str:
