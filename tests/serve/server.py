@@ -97,7 +97,8 @@ class Server:
             self.process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -105,17 +106,22 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def serve(
-    model: Path, log: Path, *arguments: str, timeout_seconds: float = 240.0
+    model: Path,
+    log: Path,
+    *arguments: str,
+    port: int | None = None,
+    timeout_seconds: float = 240.0,
 ) -> Iterator[Server]:
-    """Start a server on a free port of this machine; all of it is gone after the block.
+    """Start a server on this machine; all of it is gone after the block.
 
     Args:
         model: directory of the model.
         log: where to write what the server prints.
         arguments: of ``vllm serve``, after :data:`ARGUMENTS`.
+        port: to listen on; None for a free one.
         timeout_seconds: how long it may take until it answers.
     """
-    port = _free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL]
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
