@@ -66,7 +66,8 @@ class File:
         """Wrap what this file imports from elsewhere, after its imports."""
         imports = [n for n in self.tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
         line = (imports[-1].end_lineno or 0) + 1
-        text = f'\n# Of another package, wrapped where vLLM uses it.\nseam("{seam}")(\n    {borrowed.holder}\n)\n'
+        why = "# Of another package, wrapped where vLLM uses it."
+        text = f'\n{why}\nseam("{seam}")(\n    {borrowed.holder}\n)\n'
         self._insert(line, text)
 
     def patched(self) -> str:
