@@ -58,8 +58,8 @@ def make_tile_map(
     """Sort the pairs of a step into row tiles.
 
     Args:
-        topk_ids: [tokens, top_k] integers, the experts of each token; those that are negative, or
-            are ``experts`` and more where there is no map, name no expert.
+        topk_ids: [tokens, top_k] integers, the experts of each token; those that are negative or
+            too large, before or after the map, name no expert.
         experts: number of local experts, at least 1.
         rows: most pairs in a tile, at least 1.
         expert_map: [all experts] integers, the local expert of each expert or -1; None if all
@@ -68,7 +68,8 @@ def make_tile_map(
     device = topk_ids.device
     ids = topk_ids.long()
     if expert_map is not None:
-        ids = torch.where(ids >= 0, expert_map[ids.clamp(min=0)].long(), -1)
+        known = (ids >= 0) & (ids < len(expert_map))
+        ids = torch.where(known, expert_map[ids.clamp(0, len(expert_map) - 1)].long(), -1)
     local_ids = torch.where((ids >= 0) & (ids < experts), ids, -1)
     # Pairs of no local expert sort last. A stable sort, not a count by atomics: the same step
     # must get the same tiles each time.
