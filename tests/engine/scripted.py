@@ -50,11 +50,15 @@ def stop_everywhere(checkpoints: str = "layer") -> dict[str, Any]:
 
 @dataclass
 class Result:
-    """What one request got: its tokens, the log-probability of each, and why it ended."""
+    """What one request got: its tokens, the log-probability of each, and why it ended.
+
+    ``prompt_logprobs`` are those of the prompt's tokens, if they were asked for.
+    """
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
+    prompt_logprobs: list[float] = field(default_factory=list)
 
 
 class ScriptedEngine:
@@ -139,6 +143,8 @@ class ScriptedEngine:
                 result.tokens += output.new_token_ids
                 if output.new_logprobs is not None:
                     result.logprobs += [float(row[0]) for row in output.new_logprobs.logprobs]
+                if (of_prompt := output.new_prompt_logprobs_tensors) is not None:
+                    result.prompt_logprobs += of_prompt.logprobs[:, 0].tolist()
                 if output.finish_reason is not None:
                     result.finish_reason = str(output.finish_reason)
 

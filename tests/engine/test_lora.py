@@ -12,6 +12,7 @@ from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
 
 
+@pytest.mark.covers("LoRA adapters", "eager", suspended=True)
 @pytest.mark.parametrize("slots", [1, 2])
 def test_adapters_of_a_suspended_step(
     engine_for: EngineFor, tmp_path_factory: pytest.TempPathFactory, slots: int

@@ -26,6 +26,10 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.covers("Seeded sampling", "eager", suspended=True)
+@pytest.mark.covers("Penalties", "eager", suspended=True)
+@pytest.mark.covers("Logit bias", "eager", suspended=True)
+@pytest.mark.covers("min_tokens", "eager", suspended=True)
 @pytest.mark.parametrize("mixed", [False, True], ids=["all best effort", "both classes"])
 def test_sampling_is_the_same(
     engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, mixed: bool

@@ -11,6 +11,7 @@ from tests.engine.test_token_equality import prompt
 SAMPLING = {"temperature": 1.0, "seed": 5}
 
 
+@pytest.mark.covers("Seeded sampling", "eager")
 @pytest.mark.parametrize("policy", ["tests.engine.scripted:StopEverywhere", "step"])
 def test_a_seed_means_the_same_in_chunks(engine_for: EngineFor, policy: str) -> None:
     config = {"policy": policy}

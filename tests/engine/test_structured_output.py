@@ -28,6 +28,7 @@ def add(engine: ScriptedEngine, seed: int, length: int, regex: str, priority: in
     return request_id
 
 
+@pytest.mark.covers("Structured output: regex", "eager", suspended=True)
 @pytest.mark.parametrize("executor", ["uni", "mp"])
 def test_grammars_do_not_mix(engine_for: EngineFor, executor: str) -> None:
     engine = engine_for(distributed_executor_backend=executor)

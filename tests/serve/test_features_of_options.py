@@ -25,12 +25,15 @@ TIERS = ["flex", "priority"]
 
 @pytest.fixture(scope="module")
 def capable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the policy strict and all of these options at once."""
+    """A server with the policy strict and all of these options at once.
+
+    Prompts take several steps here, so that what belongs to a prompt has to last.
+    """
     folder = tmp_path_factory.mktemp("capable")
     adapters = [f"{name}={make_adapter(BASE, n, folder / name)}" for n, name in enumerate("ab")]
     options = ["--enable-lora", "--max-lora-rank", f"{RANK}", "--lora-modules", *adapters]
     options += ["--enable-prompt-embeds", "--enable-auto-tool-choice"]
-    options += ["--tool-call-parser", "hermes"]
+    options += ["--tool-call-parser", "hermes", "--max-num-batched-tokens", "512"]
     with serve(make(BASE, folder / BASE), folder / "log", *STRICT, *options) as running:
         yield running
 

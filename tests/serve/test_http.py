@@ -65,6 +65,8 @@ CLASS_OF = [
 ]
 
 
+@pytest.mark.covers("service_tier", "eager")
+@pytest.mark.covers("Chat completions", "eager")
 @pytest.mark.parametrize(("fields", "cls"), CLASS_OF)
 def test_the_class_of_a_chat(server: Server, client: openai.OpenAI, fields: Any, cls: str) -> None:
     before = ended(server)
@@ -72,6 +74,9 @@ def test_the_class_of_a_chat(server: Server, client: openai.OpenAI, fields: Any,
     wait_for(server, before, cls)
 
 
+@pytest.mark.covers("service_tier", "eager")
+@pytest.mark.covers("Completions", "eager")
+@pytest.mark.covers("Responses", "eager")
 @pytest.mark.parametrize(("priority", "cls"), [(0, LS), (1, BE)])
 def test_the_class_of_other_requests(
     server: Server, client: openai.OpenAI, priority: int, cls: str
@@ -87,6 +92,7 @@ def test_the_class_of_other_requests(
     wait_for(server, before, cls, count=6)
 
 
+@pytest.mark.covers("Streaming", "eager")
 def test_a_stream_says_the_same_in_every_class(client: openai.OpenAI) -> None:
     texts = set()
     for tier in ("priority", "flex"):

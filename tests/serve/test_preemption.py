@@ -37,6 +37,8 @@ async def complete(
     return logprobs.tokens, [value or 0.0 for value in logprobs.token_logprobs]
 
 
+@pytest.mark.covers("Completions", "eager", suspended=True)
+@pytest.mark.covers("Logprobs", "eager", suspended=True)
 def test_urgent_requests_nest_and_all_tokens_are_the_same(server: Server) -> None:
     async def load() -> None:
         client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
