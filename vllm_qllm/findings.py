@@ -158,6 +158,17 @@ def in_step() -> Iterator[Finding]:
         yield Finding("off", name, f"not on {device} yet; strict preempts between steps only")
 
 
+def expert_kernel() -> Iterator[Finding]:
+    """Which kernel computes bf16 experts between two checkpoints."""
+    from vllm_qllm.kernels.moe import cpu
+
+    if reason := cpu.available():
+        detail = f"{reason}; vLLM's own is used, in tiles of rows"
+        yield Finding("off", "expert kernel", detail)
+    else:
+        yield Finding("ok", "expert kernel", "for bf16 experts on the CPU, stops at every item")
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     entry_point,
     vllm,
@@ -166,6 +177,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     metrics,
     model_runner,
     in_step,
+    expert_kernel,
 )
 
 

@@ -222,6 +222,23 @@ def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
     return select_forward
 
 
+def _backend_to_kernel_cls(original: Callable[..., Any]) -> Callable[..., Any]:
+    def backend_to_kernel_cls(backend: Any) -> Any:
+        from vllm.config.vllm import get_current_vllm_config_or_none
+
+        from vllm_qllm.config import carried
+
+        found = original(backend)
+        data = carried(get_current_vllm_config_or_none())
+        if backend.name != "CPU" or data is None or data["checkpoints"] != "expert":
+            return found
+        from vllm_qllm.kernels.moe.experts import PreemptibleExperts
+
+        return [PreemptibleExperts, *found]  # vLLM takes the first that supports the layer
+
+    return backend_to_kernel_cls
+
+
 ARGS = "vllm.engine.arg_utils"
 CLI = (
     Seam(
@@ -275,6 +292,14 @@ ENGINE = (
         ("self",),
         "checkpoints among the experts of a layer in compiled mode",
         _select_forward,
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.oracle.unquantized",
+        "",
+        "backend_to_kernel_cls",
+        ("backend",),
+        "experts that can stop between two pieces of their work",
+        _backend_to_kernel_cls,
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner",

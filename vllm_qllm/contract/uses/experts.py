@@ -55,11 +55,37 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
     ),
     *uses(
+        "vllm.model_executor.utils:",
+        signature(
+            "replace_parameter",
+            "kernels.moe.experts:PreemptibleExperts",
+            "Puts weights in another layout in place of those loaded.",
+        ),
+    ),
+    *uses(
         "vllm.config.vllm:",
         signature(
-            "get_current_vllm_config",
+            "get_current_vllm_config get_current_vllm_config_or_none",
             "seams:_select_forward",
             "Whether a policy is on while a model is built.",
         ),
+    ),
+    *uses(
+        f"{LAYER}.oracle.unquantized:",
+        signature("backend_to_kernel_cls", "seams:_backend_to_kernel_cls", "Wrapped."),
+        body(
+            "select_unquantized_moe_backend",
+            "seams:_backend_to_kernel_cls",
+            "Takes the first class of the list that supports the layer.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.experts.cpu_moe:CPUUnquantizedExperts",
+        body(
+            "_pad_moe_intermediate is_supported_config apply process_weights_after_loading",
+            "kernels.moe.experts:PreemptibleExperts",
+            "Our experts are one of these, with another kernel and another layout.",
+        ),
+        attribute("reduction_alignment", "kernels.moe.experts:PreemptibleExperts", "Overridden."),
     ),
 )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Invariant 1 on the kernel of this package, which is chosen for bfloat16."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.scripted import BE, LS, EngineFor, stop_everywhere
+from tests.engine.test_token_equality import prompt
+from vllm_qllm.kernels.moe import cpu
+
+pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+
+
+def _fewer_pieces(worker: object) -> str:
+    """Stop after every piece; returns which class computes the experts."""
+    from vllm_qllm.kernels.moe import experts
+
+    experts.PIECES_PER_THREAD = 1
+    layers = worker.vllm_config.compilation_config.static_forward_context.values()  # type: ignore[attr-defined]
+    found = {
+        type(layer.routed_experts.quant_method.moe_kernel.fused_experts).__name__
+        for layer in layers
+        if hasattr(layer, "routed_experts")
+    }
+    return " ".join(sorted(found))
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_same_bits_however_often_it_stops(engine_for: EngineFor, eager: bool) -> None:
+    engine = engine_for(
+        dtype="bfloat16", enforce_eager=eager, priority_config=stop_everywhere("expert")
+    )
+    # In bfloat16 the size of a batch may change a token: every step is that of one request.
+    specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]
+    expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
+    assert engine.core.collective_rpc(_fewer_pieces) == ["PreemptibleExperts"]
+    ids = [engine.add(*specs[0])]
+    stops = 0
+
+    def arrive() -> None:
+        nonlocal stops
+        stops += 1
+        # In the middle of an MoE layer, and one after another.
+        if stops > 5 and len(ids) < 3 and all(engine.results[i].finish_reason for i in ids[1:]):
+            ids.append(engine.add(*specs[len(ids)]))
+
+    engine.on_suspended = arrive
+    engine.run()
+    assert len(ids) == 3
+    assert stops > 4 * 5 * 2, "several pieces a layer, in each of two chunks of the prompt"
+    for request_id, reference in zip(ids, expected, strict=True):
+        assert engine.results[request_id].tokens == reference.tokens
+        assert engine.results[request_id].logprobs == reference.logprobs, "to the bit"
+    engine.reset()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's interface to experts, on the CPU kernel that can stop between two pieces of its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+from vllm.model_executor.utils import replace_parameter
+
+from vllm_qllm.kernels.moe import cpu
+
+# Pieces between two checkpoints, each of about a millisecond of one core at most.
+PIECES_PER_THREAD = 4
+
+
+class PreemptibleExperts(CPUUnquantizedExperts):
+    """bf16 experts with a checkpoint every few milliseconds.
+
+    All sizes of a step take the same kernel. Two steps share no scratch: all of it belongs to
+    the :class:`~vllm_qllm.kernels.moe.cpu.Work` of one call.
+
+    Attributes:
+        checkpoint: called before every few pieces of work.
+    """
+
+    reduction_alignment = 32
+
+    def __init__(self, moe_config: Any, quant_config: Any) -> None:
+        super().__init__(moe_config, quant_config)
+        self.checkpoint: Callable[[], None] = lambda: None
+
+    @staticmethod
+    def is_supported_config(
+        cls: Any,
+        moe_config: Any,
+        weight_key: Any,
+        activation_key: Any,
+        activation_format: Any,
+    ) -> tuple[bool, str | None]:
+        """Whether this class can serve the layer, or why not; vLLM then asks the next class."""
+        if reason := cpu.available():
+            return False, reason
+        if moe_config.in_dtype != torch.bfloat16:
+            return False, f"the kernel computes in bfloat16, not in {moe_config.in_dtype}"
+        if moe_config.moe_parallel_config.use_ep:
+            return False, "the kernel has all experts of a layer on every rank"
+        return CPUUnquantizedExperts.is_supported_config(
+            cls, moe_config, weight_key, activation_key, activation_format
+        )
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """Replace the weights of ``layer`` by those in the kernel's layout, of the same size."""
+        self._pad_moe_intermediate(layer)
+        replace_parameter(layer, "w13_weight", cpu.pack(layer.w13_weight))
+        replace_parameter(layer, "w2_weight", cpu.pack(layer.w2_weight))
+
+    def apply(
+        self,
+        output: torch.Tensor,
+        hidden_states: torch.Tensor,
+        w1: torch.Tensor,
+        w2: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        activation: Any,
+        *args: Any,
+        apply_router_weight_on_input: bool = False,
+        **others: Any,
+    ) -> None:
+        """Compute the experts of a batch into ``output`` [tokens, hidden]."""
+        work = cpu.Work(
+            output,
+            hidden_states.contiguous(),
+            w1,
+            w2,
+            self.w1_bias,
+            self.w2_bias,
+            topk_weights,
+            topk_ids,
+            activation.value,
+            apply_router_weight_on_input,
+        )
+        pieces = PIECES_PER_THREAD * torch.get_num_threads()
+        self.checkpoint()
+        while not work.run(max_items=pieces):
+            self.checkpoint()
