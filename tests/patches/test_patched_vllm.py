@@ -88,16 +88,15 @@ def test_without_vllm_qllm_it_is_stock(
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # with the start of what it is compared with
 @pytest.mark.covers("vLLM built with patches/", "eager", suspended=True)
-@pytest.mark.covers("--api-server-count 2", "eager", suspended=True)
 def test_it_serves_strict_with_the_plugin_off(
     patched: Path, tiny_model: Path, stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(patched))
     monkeypatch.setenv("VLLM_PLUGINS", "")
     options = ("--no-enable-prefix-caching", "--max-num-batched-tokens", "1024")
-    several = ("--api-server-count", "2")
-    with serve(tiny_model, tmp_path / "log", *STRICT, *options, *several) as server:
+    with serve(tiny_model, tmp_path / "log", *STRICT, *options) as server:
         asyncio.run(suspend_and_compare(server, stock))
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         with pytest.raises(openai.BadRequestError, match="service_tier is 'cheap'"):
