@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +55,14 @@ def test_a_flag_names_one_step() -> None:
     finally:
         reader.close()
         flag.close()
+
+
+def test_a_flag_that_nobody_closes_is_removed() -> None:
+    # As of an LLM(...) in the user's process, which ends when the program does.
+    code = "from vllm_qllm.execution.flag import Flag; flag = Flag(); print(flag.name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "", "Python's resource tracker had to remove it"
+    assert not Path("/dev/shm", done.stdout.strip()).exists()
 
 
 def test_worker_death_while_suspended_is_an_error_not_a_hang(engine_for: EngineFor) -> None:

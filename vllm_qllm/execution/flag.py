@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import weakref
 from multiprocessing import shared_memory
 
 from vllm_qllm.execution import agreement
@@ -38,6 +39,11 @@ def _created() -> shared_memory.SharedMemory:
     return memory
 
 
+def _remove(memory: shared_memory.SharedMemory, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child inherits exit handlers
+        memory.unlink()
+
+
 class Flag:
     """Written by the engine, read by workers at every checkpoint.
 
@@ -57,6 +63,9 @@ class Flag:
         assert buffer is not None
         self._buffer = buffer
         if self._owner:
+            # Also when nobody closes it: vLLM ends an engine in its own process, without
+            # `shutdown` being called, by what that was before the engine was attached to.
+            self._unlink = weakref.finalize(self, _remove, self._memory, os.getpid())
             self.raise_for(0)
 
     @property
@@ -80,5 +89,4 @@ class Flag:
         """Detach, and remove the shared memory when this process created it."""
         self._memory.close()
         if self._owner:
-            self._owner = False
-            self._memory.unlink()
+            self._unlink()  # does nothing the second time
