@@ -72,6 +72,8 @@ def install(layers: dict[str, Any], checkpoint: Checkpoint, *, experts: bool = F
 
 def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     """Checkpoints that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+
     method = getattr(getattr(layer, "routed_experts", None), "quant_method", None)
     kernel = getattr(method, "moe_kernel", None)
     if kernel is None:
@@ -79,7 +81,7 @@ def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     experts = kernel.fused_experts
     if hasattr(experts, "checkpoint"):  # a kernel of this package
         experts.checkpoint = checkpoint
-    elif experts.expects_unquantized_inputs and not kernel.is_monolithic:
+    elif isinstance(experts, CPUUnquantizedExperts):
         experts.apply = in_row_tiles(experts.apply, checkpoint)
     else:
         experts.apply = _before(checkpoint, experts.apply)

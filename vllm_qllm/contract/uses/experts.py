@@ -41,17 +41,9 @@ DEPENDENCIES: tuple[Dependency, ...] = (
     *uses(
         f"{LAYER}.modular_kernel:FusedMoEKernel",
         attribute(
-            "is_monolithic fused_experts",
+            "fused_experts",
             "execution.checkpoints:_among_experts",
-            "How the experts of a layer are found, and whether their rows can be split.",
-        ),
-    ),
-    *uses(
-        f"{LAYER}.modular_kernel:FusedMoEExperts",
-        attribute(
-            "expects_unquantized_inputs",
-            "execution.checkpoints:_among_experts",
-            "Whether rows can be split without their scales.",
+            "How the experts of a layer are found.",
         ),
     ),
     *uses(
