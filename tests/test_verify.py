@@ -135,3 +135,15 @@ def test_the_other_model_runner_is_refused_with_a_remedy() -> None:
     )
     assert done.returncode == 1
     assert "VLLM_USE_V2_MODEL_RUNNER=0" in done.stdout
+
+
+def test_the_other_front_end_is_refused_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vllm import envs
+
+    envs.disable_envs_cache()  # engines of other tests make vLLM keep what it read
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    status, out = run(capsys)
+    assert status == 1
+    assert "VLLM_USE_RUST_FRONTEND=1: the Rust front end is not supported; unset it" in out

@@ -147,6 +147,17 @@ def model_runner() -> Iterator[Finding]:
         yield Finding("ok", "model runner", "V1")
 
 
+def front_end() -> Iterator[Finding]:
+    """Whether ``vllm serve`` would start the front end that knows classes."""
+    from vllm import envs
+
+    if envs.VLLM_USE_RUST_FRONTEND:
+        detail = "VLLM_USE_RUST_FRONTEND=1: the Rust front end is not supported; unset it"
+        yield Finding("BAD", "front end", detail)
+    else:
+        yield Finding("ok", "front end", "vLLM's HTTP server in Python")
+
+
 def in_step() -> Iterator[Finding]:
     """Where steps can be suspended; elsewhere they run to their end."""
     from vllm.platforms import current_platform
@@ -176,6 +187,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     shared_memory,
     metrics,
     model_runner,
+    front_end,
     in_step,
     expert_kernel,
 )

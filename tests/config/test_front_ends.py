@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from vllm import envs
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.plugins import load_general_plugins
@@ -20,8 +21,9 @@ STRICT = ("--priority-policy", "strict")
 
 
 @pytest.fixture(autouse=True)
-def plugins() -> None:
+def fresh() -> None:
     load_general_plugins()
+    envs.disable_envs_cache()  # engines of other tests make vLLM keep what it read
 
 
 def parse(model: Path, *arguments: str, subcommand: str = "serve") -> Namespace:
