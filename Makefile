@@ -1,4 +1,4 @@
-# make setup | test | lint | demo | bench | bench-quick | clean
+# make setup | test | soak | lint | demo | bench | bench-quick | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -14,11 +14,12 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test compatibility patches lint demo bench bench-quick bench-overhead clean
+.PHONY: help setup test soak compatibility patches lint demo bench bench-quick bench-overhead clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
 	@echo "make test         all tests"
+	@echo "make soak         10,000 mixed requests with aborts; under ten minutes on two idle cores"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
 	@echo "make patches      the diffs in patches/ from seams.py, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
@@ -59,6 +60,9 @@ compatibility: setup
 
 patches: setup
 	@$(PY) -m patches.make
+
+soak: setup
+	SOAK_REQUESTS=10000 $(PY) -m pytest -s tests/serve/test_soak.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -60,18 +60,27 @@ def is_suspended(server: Server) -> bool:
     return server.samples("qllm_requests_suspended")[SUSPENDED] > 0
 
 
-async def standstill(server: Server, client: openai.AsyncOpenAI) -> list[asyncio.Task[Ending]]:
-    """Start requests of both classes; returns them once a best-effort step is suspended.
+Tasks = list[asyncio.Task[Ending]]
+
+
+async def standstill(server: Server, client: openai.AsyncOpenAI) -> tuple[Tasks, Tasks]:
+    """Start requests of both classes until a best-effort step is suspended.
 
     An urgent request that arrives between two steps suspends none: then it is tried again.
+
+    Returns:
+        The best-effort and the urgent requests that are still open.
     """
-    tasks: list[asyncio.Task[Ending]] = []
+    best_effort: Tasks = []
+    urgent: Tasks = []
     for _ in range(10):
-        tasks += [asyncio.create_task(ask(client, 1900, 30, 9, n % 2 == 0)) for n in range(8)]
+        best_effort += [
+            asyncio.create_task(ask(client, 1900, 100, 9, n % 2 == 0)) for n in range(8)
+        ]
         await asyncio.sleep(random.uniform(0.1, 0.3))
-        urgent = [asyncio.create_task(ask(client, 30, 1900, 0, n == 0)) for n in range(2)]
-        tasks += urgent
-        while not urgent[0].done():
+        new = [asyncio.create_task(ask(client, 30, 1900, 0, n == 0)) for n in range(2)]
+        urgent += new
+        while not all(task.done() for task in new):
             if await asyncio.to_thread(is_suspended, server):
-                return tasks
+                return [t for t in best_effort if not t.done()], [t for t in urgent if not t.done()]
     raise AssertionError("no step was suspended")

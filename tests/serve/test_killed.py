@@ -76,17 +76,17 @@ def test_every_client_gets_an_error_and_the_server_ends(
         )
         first = await ask(client, 30, 2, 0, False)
         assert first.how == "length", f"it does not serve: {first.how}"
-        tasks = await standstill(server, client)
+        best_effort, urgent = await standstill(server, client)
         await asyncio.sleep(random.uniform(0, 0.3))
         assert await asyncio.to_thread(is_suspended, server)
-        open_before = [task for task in tasks if not task.done()]
+        left = [task for task in (*best_effort, *urgent) if not task.done()]
         os.kill(processes(server)[title], signal.SIGKILL)
         killed = time.monotonic()
-        endings = await asyncio.gather(*open_before)
+        endings = await asyncio.gather(*left)
         assert max(ending.at for ending in endings) - killed < 10
         # Not one may take what it has got for the whole answer.
         errors = [ending.how for ending in endings if ending.how and "Error" in ending.how]
-        assert len(errors) == len(endings) >= 9, [ending.how for ending in endings]
+        assert len(errors) == len(endings) >= 2, [ending.how for ending in endings]
         await client.close()
 
     with serve(tiny_model, tmp_path / "log", *STRICT, *PATIENT, *arguments, port=port) as server:
