@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from typing import Any
 
 import openai
@@ -57,3 +59,22 @@ def test_the_header_decides(server: Server) -> None:
         extra_headers={"X-Vllm-Priority": "5"},
     )
     assert answer.service_tier == "flex"
+
+
+def test_what_is_made_of_chats_reads_the_chunks(server: Server) -> None:
+    """Anthropic's API is answered by vLLM's handler of chats, and parses what that streams."""
+    body = {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}]}
+
+    def post(stream: bool) -> str:
+        data = json.dumps(body | {"stream": stream, "temperature": 0}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{server.url}/v1/messages", data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(answer.read().decode())
+
+    lines = [line for line in post(True).splitlines() if line.startswith("data: {")]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    (block,) = json.loads(post(False))["content"]
+    assert "".join(delta["text"] for delta in deltas) == block["text"]
+    assert events[-1]["type"] == "message_stop"
