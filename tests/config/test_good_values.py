@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vllm_qllm.cli import add_options, config_of
 from vllm_qllm.config import INT64_MAX, INT64_MIN, ConfigError, PriorityConfig
 
 # On a busy machine, making an example may take long.
@@ -125,11 +128,12 @@ junk = st.recursive(
 FIELDS = list(PriorityConfig.__dataclass_fields__)
 
 
-def is_config_or_error(data: Any) -> None:
+def is_config_or_error(data: Any, field: str = "") -> None:
+    """A configuration that round-trips, or an error that names the field."""
     try:
         config = PriorityConfig.from_dict(data)
     except ConfigError as error:
-        assert str(error)
+        assert str(error) and field in str(error)
     else:
         assert PriorityConfig.from_dict(config.to_dict()) == config
 
@@ -149,7 +153,7 @@ def test_junk_instead_of_a_configuration(data: Any) -> None:
 @settings(PATIENT)
 @given(configs, st.sampled_from(FIELDS), junk)
 def test_one_field_gone_wrong(data: dict[str, Any], field: str, value: Any) -> None:
-    is_config_or_error(data | {field: value})
+    is_config_or_error(data | {field: value}, field)
 
 
 @settings(PATIENT)
@@ -162,7 +166,26 @@ def test_one_field_of_a_class_gone_wrong(
     classes: list[dict[str, Any]], field: str, value: Any
 ) -> None:
     classes[0] = classes[0] | {field: value}
-    is_config_or_error({"classes": classes})
+    is_config_or_error({"classes": classes}, field if field != "else" else "classes")
+
+
+PARSER = add_options(argparse.ArgumentParser())
+
+
+@settings(PATIENT, max_examples=60)
+@given(configs | st.dictionaries(st.sampled_from(FIELDS), junk, max_size=3))
+def test_the_command_line_says_the_same(data: dict[str, Any]) -> None:
+    def said(load: Callable[[], PriorityConfig | None]) -> PriorityConfig | str | None:
+        try:
+            return load()
+        except ConfigError as error:
+            return str(error)
+
+    text = json.dumps(data)
+    args = PARSER.parse_args(
+        [f"--priority-config={text}"], argparse.Namespace(additional_config={})
+    )
+    assert said(lambda: config_of(args)) == said(lambda: PriorityConfig.load(text, None))
 
 
 @given(st.text(max_size=30))
