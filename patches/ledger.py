@@ -84,7 +84,7 @@ def seam_named(target: str) -> Seam:
     for seam in ALL:
         if str(seam) == target:
             return seam
-    raise LookupError(f"ledger.toml names {target}, which is not in vllm_qllm/seams.py")
+    raise LookupError(f"ledger.toml names {target}, which is not in vllm_qllm/seams/")
 
 
 def _patch(number: int, data: dict[str, Any]) -> Patch:

@@ -14,7 +14,7 @@ def register() -> None:
     from vllm_qllm import contract, seams
 
     known = not contract.violations()
-    for seam in seams.ALL if known else seams.CLI:
+    for seam in seams.ALL if known else seams.OPTIONS:
         try:
             seam.install()
         except (ImportError, AttributeError, KeyError):

@@ -47,7 +47,7 @@ def test_another_vllm_is_compared(change: Change, capsys: pytest.CaptureFixture[
         f"  {RUNNER}:GPUModelRunner.sample_tokens",
         "      now with more",
     ]
-    assert lines[5].startswith("      used by seams:_sample_tokens: Finishes the step")
+    assert lines[5].startswith("      used by seams.engine:_sample_tokens: Finishes the step")
 
 
 def test_a_diff_is_shown(change: Change, capsys: pytest.CaptureFixture[str]) -> None:

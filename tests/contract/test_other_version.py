@@ -61,7 +61,7 @@ from vllm_qllm import seams
 from vllm_qllm.config import ConfigError
 
 wrapped = [s for s in seams.ALL if hasattr(getattr(s.holder(), s.name), seams.MARK)]
-assert wrapped == list(seams.CLI), wrapped
+assert wrapped == list(seams.OPTIONS), wrapped
 
 config = EngineArgs(model=sys.argv[1], dtype="float32").create_engine_config()
 assert config.scheduler_config.scheduler_cls is None

@@ -96,7 +96,7 @@ def test_the_collector_is_registered_once() -> None:
 @pytest.fixture
 def installed() -> None:
     """The seams of the API server, as the plugin installs them."""
-    for seam in seams.API:
+    for seam in seams.HTTP:
         seam.install()
 
 

@@ -34,7 +34,7 @@ CORE = (
         "vllm.v1.engine.core:EngineCoreProc",
         body(
             "run_busy_loop",
-            "seams:_run_busy_loop",
+            "seams.engine:_run_busy_loop",
             "The first call on the engine's thread after plugins are loaded and KV caches exist.",
         ),
         body(
@@ -68,10 +68,10 @@ CORE = (
         "vllm.v1.engine.core_client:InprocClient",
         body(
             "__init__ get_output",
-            "seams:_inproc_client_init",
+            "seams.engine:_inproc_client_init",
             "An engine in this process is attached to here and stepped by step_fn.",
         ),
-        attribute("engine_core", "seams:_inproc_client_init", "The engine."),
+        attribute("engine_core", "seams.engine:_inproc_client_init", "The engine."),
     ),
     *uses(
         "vllm.v1.engine:EngineCoreOutputs",

@@ -12,7 +12,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         f"{LAYER}.runner.moe_runner:MoERunner",
         body(
             "_select_forward",
-            "seams:_select_forward",
+            "seams.experts:_select_forward",
             "Replaced by the opaque op, which must be what other devices use.",
         ),
         body(
@@ -20,13 +20,15 @@ DEPENDENCIES: tuple[Dependency, ...] = (
             "execution.checkpoints:_among_experts",
             "A step is suspended inside it: what it keeps on the layer is shared by all lanes.",
         ),
-        attribute("_shared_experts", "seams:_select_forward", "Says which of two ops it is."),
+        attribute(
+            "_shared_experts", "seams.experts:_select_forward", "Says which of two ops it is."
+        ),
     ),
     *uses(
         f"{LAYER}.runner.moe_runner:",
         body(
             "_moe_forward _moe_forward_shared get_layer_from_name",
-            "seams:_select_forward",
+            "seams.experts:_select_forward",
             "What the opaque ops do; a nested step calls them again.",
         ),
     ),
@@ -58,16 +60,16 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         "vllm.config.vllm:",
         signature(
             "get_current_vllm_config get_current_vllm_config_or_none",
-            "seams:_select_forward",
+            "seams.experts:_select_forward",
             "Whether a policy is on while a model is built.",
         ),
     ),
     *uses(
         f"{LAYER}.oracle.unquantized:",
-        signature("backend_to_kernel_cls", "seams:_backend_to_kernel_cls", "Wrapped."),
+        signature("backend_to_kernel_cls", "seams.experts:_backend_to_kernel_cls", "Wrapped."),
         body(
             "select_unquantized_moe_backend",
-            "seams:_backend_to_kernel_cls",
+            "seams.experts:_backend_to_kernel_cls",
             "Takes the first class of the list that supports the layer.",
         ),
     ),

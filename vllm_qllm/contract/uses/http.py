@@ -8,7 +8,7 @@ from vllm_qllm.contract.dependency import Dependency, attribute, body, signature
 HTTP = (
     *uses(
         "vllm.entrypoints.generate.base.serving:GenerateBaseServing",
-        signature("__init__", "seams:_serving_init", "Handlers are taught after it."),
+        signature("__init__", "seams.http:_serving_init", "Handlers are taught after it."),
         body(
             "_get_priority",
             "api.serving:teach",
@@ -51,7 +51,9 @@ METRICS = (
     *uses(
         "vllm.entrypoints.serve.instrumentator.metrics:",
         attribute(
-            "get_prometheus_registry", "seams:_get_prometheus_registry", "Imported there by name."
+            "get_prometheus_registry",
+            "seams.http:_get_prometheus_registry",
+            "Imported there by name.",
         ),
         body(
             "attach_router",
@@ -69,7 +71,9 @@ METRICS = (
     ),
     *uses(
         "prometheus_client.multiprocess:MultiProcessCollector",
-        signature("collect", "seams:_multiprocess_collect", "Our families are added to its own."),
+        signature(
+            "collect", "seams.http:_multiprocess_collect", "Our families are added to its own."
+        ),
     ),
 )
 

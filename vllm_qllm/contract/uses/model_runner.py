@@ -22,7 +22,7 @@ RUNNER = (
         ),
         body(
             "sample_tokens",
-            "seams:_sample_tokens",
+            "seams.engine:_sample_tokens",
             "Finishes the step of the active lane from execute_model_state.",
         ),
         body(

@@ -8,16 +8,18 @@ from vllm_qllm.contract.dependency import Dependency, attribute, body, signature
 OPTIONS = (
     *uses(
         "vllm.engine.arg_utils:EngineArgs",
-        signature("add_cli_args", "seams:_add_cli_args", "The options are added after it."),
-        body("from_cli_args", "seams:_from_cli_args", "The options are read beside it."),
+        signature("add_cli_args", "seams.options:_add_cli_args", "The options are added after it."),
+        body("from_cli_args", "seams.options:_from_cli_args", "The options are read beside it."),
         signature(
             "create_engine_config",
-            "seams:_create_engine_config",
+            "seams.options:_create_engine_config",
             "Scheduler, executor and worker extension are put into what it returns.",
         ),
         attribute("additional_config", "cli:config_of", "Carries the options to other processes."),
         attribute(
-            "async_scheduling", "seams:_create_engine_config", "Switched off unless asked for."
+            "async_scheduling",
+            "seams.options:_create_engine_config",
+            "Switched off unless asked for.",
         ),
     ),
     *uses(

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the engine and its workers run steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vllm_qllm.seams.seam import Seam
+
+
+def _run_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run_busy_loop(self: Any) -> None:
+        from vllm_qllm.engine.attach import attach
+
+        attach(self)
+        original(self)
+
+    return run_busy_loop
+
+
+def _inproc_client_init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        from vllm_qllm.engine.attach import attach
+
+        original(self, *args, **kwargs)
+        attach(self.engine_core)
+
+    return __init__
+
+
+def _worker_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def worker_busy_loop(self: Any) -> None:
+        from vllm_qllm.execution.rpc_loop import busy_loop
+
+        busy_loop(self, original)
+
+    return worker_busy_loop
+
+
+def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
+    def sample_tokens(self: Any, grammar_output: Any) -> Any:
+        from vllm_qllm.config import carried
+
+        if carried(self.vllm_config) is None or str(self.device) != "cpu":
+            return original(self, grammar_output)
+        from vllm_qllm.execution.seeds import unused_generators_set_aside
+
+        with unused_generators_set_aside(self):
+            return original(self, grammar_output)
+
+    return sample_tokens
+
+
+# vLLM loads plugins inside EngineCore.__init__, so what is replaced in that process must be
+# something that is called after it.
+ENGINE = (
+    Seam(
+        "vllm.v1.engine.core",
+        "EngineCoreProc",
+        "run_busy_loop",
+        ("self",),
+        "noticing arrivals and running nested steps",
+        _run_busy_loop,
+    ),
+    Seam(
+        "vllm.v1.engine.core_client",
+        "InprocClient",
+        "__init__",
+        ("self", "vllm_config", "executor_class", "log_stats", "executor_fail_callback"),
+        "nested steps of an engine without a process of its own",
+        _inproc_client_init,
+    ),
+    Seam(
+        "vllm.v1.executor.multiproc_executor",
+        "WorkerProc",
+        "worker_busy_loop",
+        ("self",),
+        "serving RPCs while a step is suspended",
+        _worker_busy_loop,
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner",
+        "sample_tokens",
+        ("self", "grammar_output"),
+        "seeded requests whose prompt takes several steps, on the CPU",
+        _sample_tokens,
+    ),
+)

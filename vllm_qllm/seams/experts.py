@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a layer of experts is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vllm_qllm.seams.seam import Seam
+
+
+def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def select_forward(self: Any) -> Any:
+        import torch
+        from vllm.config.vllm import get_current_vllm_config
+
+        from vllm_qllm.config import carried
+
+        data = carried(get_current_vllm_config())
+        if data is None or data["checkpoints"] != "expert":
+            return original(self)
+        # On the CPU vLLM traces through the layer, where no Python is left to stop at.
+        ops = torch.ops.vllm
+        return ops.moe_forward if self._shared_experts is None else ops.moe_forward_shared
+
+    return select_forward
+
+
+def _backend_to_kernel_cls(original: Callable[..., Any]) -> Callable[..., Any]:
+    def backend_to_kernel_cls(backend: Any) -> Any:
+        from vllm.config.vllm import get_current_vllm_config_or_none
+
+        from vllm_qllm.config import carried
+
+        found = original(backend)
+        data = carried(get_current_vllm_config_or_none())
+        if backend.name != "CPU" or data is None or data["checkpoints"] != "expert":
+            return found
+        from vllm_qllm.kernels.moe.experts import PreemptibleExperts
+
+        return [PreemptibleExperts, *found]  # vLLM takes the first that supports the layer
+
+    return backend_to_kernel_cls
+
+
+EXPERTS = (
+    Seam(
+        "vllm.model_executor.layers.fused_moe.runner.moe_runner",
+        "MoERunner",
+        "_select_forward",
+        ("self",),
+        "checkpoints among the experts of a layer in compiled mode",
+        _select_forward,
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.oracle.unquantized",
+        "",
+        "backend_to_kernel_cls",
+        ("backend",),
+        "experts that can stop between two pieces of their work",
+        _backend_to_kernel_cls,
+    ),
+)
