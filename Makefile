@@ -1,4 +1,4 @@
-# make setup | test | soak | lint | demo | bench | bench-quick | clean
+# make setup | test | soak | lint | demo | bench | bench-quick | bench-moe | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -14,16 +14,17 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test soak compatibility patches lint demo bench bench-quick bench-overhead clean
+.PHONY: help setup test soak compatibility patches lint demo bench bench-quick bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
 	@echo "make test         all tests"
 	@echo "make soak         10,000 mixed requests with aborts; under ten minutes on two idle cores"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
-	@echo "make patches      the diffs in patches/ from seams.py, the ledger and the installed vLLM"
+	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
 	@echo "make bench        the full table; bench-quick: a short one; bench-overhead: cost when idle"
+	@echo "make bench-moe    one MoE layer on the CPU, vLLM's kernel beside ours; THREADS=1"
 	@echo "make clean        remove what the above made"
 
 setup: $(VENV)/installed
@@ -80,6 +81,9 @@ bench-quick: setup
 
 bench-overhead: setup
 	@$(PY) -m benchmarks.bench --overhead
+
+bench-moe: setup
+	@$(PY) -m benchmarks.moe --threads $(or $(THREADS),1)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

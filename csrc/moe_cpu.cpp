@@ -22,12 +22,14 @@ namespace qllm {
 namespace {
 
 // Sizes in rows, columns and steps of K. What an item reads again and again must stay in a 2 MiB L2: the rows
-// of a group and its panels of weights. What the innermost loop reads must stay in L1.
-constexpr int64_t kGroupBytes = 1 << 20;
-constexpr int64_t kGroupTiles = 16;
-constexpr int64_t kPanels = 4;
-constexpr int64_t kBlockSteps = 8;
-constexpr int64_t kAheadBytes = 16 << 10;
+// of a group and its panels of weights. What the innermost loop reads must stay in L1 of 48 KiB: 16 KiB of rows,
+// as much of a panel, and the partial sums of two panels. Four panels are 10 to 15 % slower.
+constexpr int64_t kGroupBytes = 5 << 18;  // of rows
+constexpr int64_t kGroupTiles = 32;       // of 32 rows
+constexpr int64_t kPanels = 2;            // of 32 columns
+constexpr int64_t kBlockSteps = 8;        // of K, 32 each
+constexpr int64_t kAheadBytes = 16 << 10;  // how far before its use a panel is fetched from memory
+constexpr int64_t kStreamBytes = 4 << 20;  // results larger than this are written past the caches
 
 enum Kernel : int32_t { kAmx = 0, kBrgemm = 1 };
 
@@ -51,6 +53,7 @@ class Work {
     const int64_t h = p_.hidden_size, i = p_.inter_size, rows = tiles_ * kTile;
     threads_ = at::get_num_threads();
     const int64_t bytes_x = rows * h * 2, bytes_act = rows * i * 2, bytes_y = rows * h * 4;
+    stream_ = bytes_y > kStreamBytes;
     block_ = scratch_pool().take(bytes_x + bytes_act + bytes_y + threads_ * kBuffer * 4);
     if (!block_.memory) throw std::bad_alloc();
     y_ = reinterpret_cast<float*>(block_.memory);
@@ -115,7 +118,9 @@ class Work {
   }
 
   void add_groups(std::vector<Group>& groups, int64_t e, int64_t rows, int64_t k) {
-    const int64_t step = std::clamp(kGroupBytes / (kTile * k * 2), int64_t{1}, kGroupTiles) * kTile;
+    const int64_t tiles = ceil_div(rows, kTile);
+    const int64_t most = std::clamp(kGroupBytes / (kTile * k * 2), int64_t{1}, kGroupTiles);
+    const int64_t step = ceil_div(tiles, std::max(int64_t{1}, ceil_div(tiles, most))) * kTile;
     for (int64_t r = 0; r < rows; r += step)
       groups.push_back({e, tiles_ + r / kTile, std::min(step, rows - r)});
   }
@@ -175,7 +180,8 @@ class Work {
 
   // Multiplies one tile of `rows` rows by `count` panels: C of panel i is at c + i * c_panel, rows ldc apart.
   // With `blocked`, K is cut so that the rows stay in L1 while panels that are in L2 pass by; partial sums
-  // wait in `buffer`. Otherwise each panel is read from memory in one sweep.
+  // wait in `buffer`, exactly. Otherwise, for the first tile of a group, each panel is fetched from memory
+  // in one sweep.
   void multiply(const bf16* a, int64_t k, int rows, const bf16* const* panels, int64_t count, float* c,
                 int64_t c_panel, int64_t ldc, float* buffer, bool blocked) {
     const int64_t steps = k / kTile, block = blocked ? kBlockSteps : steps;
@@ -188,7 +194,8 @@ class Work {
         const float* in = s ? partial : nullptr;
         const bool last = s + n == steps;
         float* out = last ? c + i * c_panel : partial;
-        const int64_t ld = last ? ldc : kTile, ahead = blocked ? 0 : kAheadBytes;
+        const int64_t ld = last ? ldc : kTile;
+        const Ahead ahead{b_s + kAheadBytes / 2, blocked ? 0 : kStep / kLine};
         if (p_.kernel == kBrgemm) {
           brgemm_multiply(a_s, k, b_s, in, kTile, out, ld, n);
         } else if (rows > 16) {
@@ -206,13 +213,13 @@ class Work {
     const int64_t first = item % gate_up_columns_ * (kPanels / 2);
     const int64_t pairs = std::min(kPanels / 2, panels - first);
     const auto* weights = static_cast<const bf16*>(p_.w13) + group.expert * 2 * p_.inter_size * k;
+    const bool alternate = p_.activation == kSwigluOai;
     int64_t columns[kPanels];
-    const bf16* b[kPanels];
+    const bf16* panel_of[kPanels];
     for (int64_t i = 0; i < 2 * pairs; i++) {
-      const int64_t pair = first + i / 2;
-      const int64_t panel = p_.activation == kSwigluOai ? 2 * pair + i % 2 : pair + i % 2 * panels;
+      const int64_t panel = alternate ? 2 * first + i : first + i % pairs + i / pairs * panels;
       columns[i] = panel * kTile;
-      b[i] = weights + panel * kTile * k;
+      panel_of[i] = weights + panel * kTile * k;
     }
     const auto* bias = static_cast<const bf16*>(p_.bias13);
     if (bias) bias += group.expert * 2 * p_.inter_size;
@@ -220,20 +227,21 @@ class Work {
     for (int64_t r = 0; r < group.rows; r += kTile) {
       const int rows = std::min<int64_t>(kTile, group.rows - r);
       const int64_t tile = group.tile + r / kTile;
-      multiply(x_ + tile * kTile * k, k, rows, b, 2 * pairs, buffer, kStep, kTile, buffer,
-               group.rows > kTile);
+      multiply(x_ + tile * kTile * k, k, rows, panel_of, 2 * pairs, buffer, kStep, kTile, buffer,
+               r > 0);
       for (int64_t i = 0; i < pairs; i++) {
-        const float* c = buffer + 2 * i * kStep;
-        const bf16* bias_a = bias ? bias + columns[2 * i] : nullptr;
-        const bf16* bias_b = bias ? bias + columns[2 * i + 1] : nullptr;
+        const int64_t a = alternate ? 2 * i : i, b = alternate ? a + 1 : pairs + i;
+        const float *c_a = buffer + a * kStep, *c_b = buffer + b * kStep;
+        const bf16* bias_a = bias ? bias + columns[a] : nullptr;
+        const bf16* bias_b = bias ? bias + columns[b] : nullptr;
         bf16* act = act_ + tile * kTile * p_.inter_size + (first + i) * to.step_stride;
         switch (p_.activation) {
-          case kSilu: activate<kSilu>(c, c + kStep, bias_a, bias_b, rows, act, to.row_stride); break;
-          case kGelu: activate<kGelu>(c, c + kStep, bias_a, bias_b, rows, act, to.row_stride); break;
+          case kSilu: activate<kSilu>(c_a, c_b, bias_a, bias_b, rows, act, to.row_stride); break;
+          case kGelu: activate<kGelu>(c_a, c_b, bias_a, bias_b, rows, act, to.row_stride); break;
           case kGeluTanh:
-            activate<kGeluTanh>(c, c + kStep, bias_a, bias_b, rows, act, to.row_stride);
+            activate<kGeluTanh>(c_a, c_b, bias_a, bias_b, rows, act, to.row_stride);
             break;
-          default: activate<kSwigluOai>(c, c + kStep, bias_a, bias_b, rows, act, to.row_stride);
+          default: activate<kSwigluOai>(c_a, c_b, bias_a, bias_b, rows, act, to.row_stride);
         }
       }
     }
@@ -250,9 +258,24 @@ class Work {
     for (int64_t r = 0; r < group.rows; r += kTile) {
       const int rows = std::min<int64_t>(kTile, group.rows - r);
       const int64_t tile = group.tile + r / kTile;
-      multiply(act_ + tile * kTile * k, k, rows, b, count, y_ + tile * kTile * h + first * kTile, kTile,
-               h, buffer, group.rows > kTile);
+      float* y = y_ + tile * kTile * h + first * kTile;
+      if (stream_) {
+        multiply(act_ + tile * kTile * k, k, rows, b, count, buffer, kStep, kTile, buffer, r > 0);
+        stream(buffer, y, rows, count);
+      } else {
+        multiply(act_ + tile * kTile * k, k, rows, b, count, y, kTile, h, buffer, r > 0);
+      }
     }
+  }
+
+  // Writes results past the caches, which are too small for them and needed for weights and rows.
+  QLLM_AVX512 void stream(const float* c, float* y, int rows, int64_t panels) const {
+    for (int r = 0; r < rows; r++, c += kTile, y += p_.hidden_size)
+      for (int64_t i = 0; i < panels; i++) {
+        _mm512_stream_ps(y + i * kTile, _mm512_load_ps(c + i * kStep));
+        _mm512_stream_ps(y + i * kTile + 16, _mm512_load_ps(c + i * kStep + 16));
+      }
+    _mm_sfence();
   }
 
   QLLM_AVX512 void sum(int64_t item) {
@@ -285,6 +308,7 @@ class Work {
   std::unique_ptr<int32_t[]> place_, token_;  // (token, choice) -> row; row -> token, or -1
   std::vector<Group> gate_up_, down_;
   int64_t tiles_ = 0, threads_ = 1;
+  bool stream_ = false;
   int64_t gather_rows_ = 0, gate_up_columns_ = 0, down_columns_ = 0, sum_tokens_ = 0;
   int64_t ends_[4] = {};
   ScratchPool::Block block_;

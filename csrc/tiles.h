@@ -19,6 +19,7 @@ using bf16 = uint16_t;
 
 constexpr int kTile = 32;                  // rows and columns of C, and K of one step
 constexpr int64_t kStep = kTile * kTile;   // elements of A or B that one step of K reads
+constexpr int64_t kLine = 32;              // elements of a cache line
 
 #define QLLM_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define QLLM_AMX __attribute__((target("amx-tile,amx-bf16,avx512f")))
@@ -55,11 +56,16 @@ QLLM_AMX inline void amx_acquire() {
 
 QLLM_AMX inline void amx_release() { _tile_release(); }
 
-// One row of C is `ldc` floats from the next. `ahead` > 0: fetch the panel that many bytes ahead of its
-// use, for panels that come from memory and are used once.
+// What will be read soon: at every step of K, `lines` cache lines of the next 2 KiB after `from`.
+struct Ahead {
+  const bf16* from;
+  int64_t lines;
+};
+
+// One row of C is `ldc` floats from the next.
 template <bool two_row_blocks>
 QLLM_AMX inline void amx_multiply(const bf16* a, const bf16* b, const float* c_in, int64_t ldc_in,
-                                  float* c, int64_t ldc, int64_t steps, int64_t ahead) {
+                                  float* c, int64_t ldc, int64_t steps, Ahead ahead) {
   memory_barrier();
   if (c_in) {
     _tile_loadd(0, c_in, ldc_in * 4);
@@ -77,10 +83,8 @@ QLLM_AMX inline void amx_multiply(const bf16* a, const bf16* b, const float* c_i
     }
   }
   for (int64_t step = 0; step < steps; step++, a += kStep, b += kStep) {
-    if (ahead) {
-      const char* next = reinterpret_cast<const char*>(b) + ahead;
-      for (int i = 0; i < 2048; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
-    }
+    for (int64_t i = 0; i < ahead.lines; i++) _mm_prefetch(ahead.from + i * kLine, _MM_HINT_T1);
+    ahead.from += kStep;
     _tile_loadd(6, b, 128);
     _tile_loadd(4, a, 64);
     _tile_dpbf16ps(0, 4, 6);
