@@ -40,6 +40,10 @@ SYSTEMS = {
     "priority-256": System("stock vLLM priority, 256-token budget", stock_priority(256)),
     "step": System("plugin, scheduling only", qllm("step")),
     "strict": System("plugin, preempting inside the step", qllm("strict")),
+    "strict-layer": System(
+        "strict with layer checkpoints, vLLM's own experts",
+        (*qllm("strict"), "--priority-config", '{"checkpoints": "layer"}'),
+    ),
     # What throughput costs: urgent decodes may take longer, best-effort ones come along.
     "strict-ride": System(
         "strict with ride_slowdown 2.5",

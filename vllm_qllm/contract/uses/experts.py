@@ -82,4 +82,24 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
         attribute("reduction_alignment", "kernels.moe.experts:PreemptibleExperts", "Overridden."),
     ),
+    *uses(
+        f"{LAYER}.modular_kernel:",
+        attribute(
+            "FusedMoEExpertsModular FusedMoEActivationFormat ExpertTokensMetadata",
+            "kernels.moe.triton_experts",
+            "What experts are to vLLM.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.activation:",
+        attribute("MoEActivation", "kernels.moe.triton_experts", "Names of activations."),
+    ),
+    *uses(
+        f"{LAYER}.topk_weight_and_reduce:",
+        attribute(
+            "TopKWeightAndReduceNoOP",
+            "kernels.moe.triton_experts",
+            "Says that the kernel has summed over the experts of a token.",
+        ),
+    ),
 )
