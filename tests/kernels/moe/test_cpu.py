@@ -17,8 +17,8 @@ from tests.kernels.moe.layer import Layer, error, layer
 from vllm_qllm.kernels.moe import cpu, cpu_library
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
-# The activation and the output are rounded to the 8 bits of bf16, which costs 2.4e-3 of a large layer
-# and more of a tiny one. `test_is_as_exact_as_stock` says that nothing else is lost.
+# The activation and the output are rounded to the 8 bits of bf16: 2.4e-3 of a large layer, and
+# more of a tiny one. `test_is_as_exact_as_stock` says that nothing else is lost.
 CLOSE = 6e-3
 KERNELS = [
     name
