@@ -14,7 +14,7 @@ from vllm_qllm.kernels.moe.tile_shape import TileShape, shapes_for
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 # Row tiles that share the weights of their columns while those are in the second-level cache.
 GROUP = 8
-SUM_COLUMNS, SUM_WARPS, SUM_PROGRAMS = 256, 4, 4
+SUM_COLUMNS, SUM_WARPS, SUM_PROGRAMS = 128, 4, 4
 
 
 class Stop(NamedTuple):
@@ -88,6 +88,8 @@ class Work:
             raise ValueError(f"hidden is {hidden.dtype}, neither bfloat16 nor float16")
         if not hidden.dtype == w13.dtype == w2.dtype == output.dtype:
             raise ValueError("hidden, w13, w2 and output are not of one type")
+        if max(tokens, I) * H >= 2**31:
+            raise ValueError(f"{tokens} x {H} or {I} x {H} elements need offsets of 64 bits")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
         self.output = output
