@@ -12,11 +12,11 @@ from vllm_qllm.kernels.moe import cpu
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 
 
-def _fewer_pieces(worker: object) -> str:
-    """Stop after every piece; returns which class computes the experts."""
+def _short_stretches(worker: object) -> str:
+    """Stop after every few items; returns which class computes the experts."""
     from vllm_qllm.kernels.moe import experts
 
-    experts.PIECES_PER_THREAD = 1
+    experts.SPACING_SECONDS = 1e-6
     layers = worker.vllm_config.compilation_config.static_forward_context.values()  # type: ignore[attr-defined]
     found = {
         type(layer.routed_experts.quant_method.moe_kernel.fused_experts).__name__
@@ -34,7 +34,7 @@ def test_same_bits_however_often_it_stops(engine_for: EngineFor, eager: bool) ->
     # In bfloat16 the size of a batch may change a token: every step is that of one request.
     specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
-    assert engine.core.collective_rpc(_fewer_pieces) == ["PreemptibleExperts"]
+    assert engine.core.collective_rpc(_short_stretches) == ["PreemptibleExperts"]
     ids = [engine.add(*specs[0])]
     stops = 0
 
@@ -48,7 +48,7 @@ def test_same_bits_however_often_it_stops(engine_for: EngineFor, eager: bool) ->
     engine.on_suspended = arrive
     engine.run()
     assert len(ids) == 3
-    assert stops > 4 * 5 * 2, "several pieces a layer, in each of two chunks of the prompt"
+    assert stops > 4 * 5 * 2, "several stretches a layer, in each of two chunks of the prompt"
     for request_id, reference in zip(ids, expected, strict=True):
         assert engine.results[request_id].tokens == reference.tokens
         assert engine.results[request_id].logprobs == reference.logprobs, "to the bit"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +13,36 @@ from vllm.model_executor.utils import replace_parameter
 
 from vllm_qllm.kernels.moe import cpu
 
-# Pieces between two checkpoints, each of about a millisecond of one core at most.
-PIECES_PER_THREAD = 4
+# Between two checkpoints, roughly. A checkpoint costs about ten microseconds.
+SPACING_SECONDS = 3e-3
+# What one core does, roughly; it sets the number of checkpoints and nothing else.
+BYTES_PER_SECOND, FLOPS = 15e9, 1e12
+
+
+def stretches(tokens: int, topk: int, w13: torch.Tensor, threads: int) -> int:
+    """Into how many stretches of work to divide a call: the same on every rank.
+
+    Args:
+        tokens: of the step.
+        topk: experts of each token.
+        w13: [experts, 2 * inter, hidden], of one rank.
+        threads: that work on it.
+    """
+    experts, columns, hidden = w13.shape
+    weights = 3 * columns // 2 * hidden  # of one expert
+    reading = min(tokens * topk, experts) * weights * w13.element_size() / BYTES_PER_SECOND
+    computing = 2 * tokens * topk * weights / FLOPS
+    return max(1, math.ceil(max(reading, computing) / threads / SPACING_SECONDS))
 
 
 class PreemptibleExperts(CPUUnquantizedExperts):
-    """bf16 experts with a checkpoint every few milliseconds.
+    """bf16 experts with a checkpoint about every :data:`SPACING_SECONDS`.
 
     All sizes of a step take the same kernel. Two steps share no scratch: all of it belongs to
     the :class:`~vllm_qllm.kernels.moe.cpu.Work` of one call.
 
     Attributes:
-        checkpoint: called before every few pieces of work.
+        checkpoint: called before every stretch of work.
     """
 
     reduction_alignment = 32
@@ -83,7 +102,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             activation.value,
             apply_router_weight_on_input,
         )
-        pieces = PIECES_PER_THREAD * torch.get_num_threads()
+        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1, torch.get_num_threads())
+        length = max(1, -(-work.items // count))
         self.checkpoint()
-        while not work.run(max_items=pieces):
+        while not work.run(max_items=length):
             self.checkpoint()
