@@ -70,6 +70,21 @@ def install(layers: dict[str, Any], checkpoint: Checkpoint, *, experts: bool = F
     return count
 
 
+def _setting_aside(shared: Any, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint between the shared experts of a layer and the use of their output.
+
+    The layer keeps that output on itself, where a nested step would put its own.
+    """
+
+    def checked() -> None:
+        outputs = shared._output
+        shared._output = [None] * len(outputs)
+        checkpoint()
+        shared._output = outputs
+
+    return checked
+
+
 def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     """Checkpoints that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
@@ -79,6 +94,8 @@ def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     if kernel is None:
         return 0
     experts = kernel.fused_experts
+    if layer.shared_experts is not None:
+        checkpoint = _setting_aside(layer.shared_experts, checkpoint)
     if hasattr(experts, "checkpoint"):  # a kernel of this package
         experts.checkpoint = checkpoint
     elif isinstance(experts, CPUUnquantizedExperts):

@@ -25,6 +25,15 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
     ),
     *uses(
+        f"{LAYER}.runner.shared_experts:SharedExperts",
+        body(
+            "forward output",
+            "execution.checkpoints:_setting_aside",
+            "Keeps its output on the layer between the two.",
+        ),
+        attribute("_output", "execution.checkpoints:_setting_aside", "That output."),
+    ),
+    *uses(
         f"{LAYER}.runner.moe_runner:",
         body(
             "_moe_forward _moe_forward_shared get_layer_from_name",
