@@ -55,6 +55,7 @@ NOT_OF_VLLM = {
     "headers",
     "samples",
     "json",
+    "kill",  # of multiprocessing
 }
 
 

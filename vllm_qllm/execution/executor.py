@@ -64,6 +64,17 @@ class SuspendableMultiprocExecutor(MultiprocExecutor):
         future = StepFuture(started, self._on_suspended, lambda d: self._rpc(RESUME, d))
         return future if non_block else future.result()
 
+    def shutdown(self) -> None:
+        """End the workers; at once if one has died.
+
+        A rank that waits for a dead one hears no signal, and vLLM would give it eight seconds to
+        hear two, in which clients wait for their errors.
+        """
+        if self.is_failed:
+            for worker in getattr(self, "workers", None) or []:
+                worker.proc.kill()
+        super().shutdown()
+
     def _rpc(self, method: str, *args: Any, non_block: bool = False) -> Any:
         return self.collective_rpc(
             method,

@@ -18,10 +18,28 @@ EXECUTORS = (
             "execution.executor:SuspendableMultiprocExecutor._rpc",
             "Answers come in the order of the RPCs, and nested ones before that of the outer step.",
         ),
+        body(
+            "shutdown start_worker_monitor",
+            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "Marks the executor as failed before it ends the workers that are left.",
+        ),
+        attribute(
+            "is_failed workers",
+            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "Whether a worker has died, and which may be left.",
+        ),
         attribute(
             "output_rank",
             "execution.executor:SuspendableMultiprocExecutor._rpc",
             "The one rank that answers for a step.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.executor.multiproc_executor:WorkerProcHandle",
+        attribute(
+            "proc",
+            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "The process of a worker.",
         ),
     ),
     *uses(
