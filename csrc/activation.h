@@ -63,9 +63,9 @@ QLLM_AVX512 inline __m512 gated(__m512 gate, __m512 up) {
                                    _mm512_set1_ps(2 * 0.79788456f));
     return _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid16(u)), up);
   } else {
-    const __m512 limit = _mm512_set1_ps(7.f);
-    gate = _mm512_min_ps(gate, limit);
-    up = _mm512_max_ps(_mm512_min_ps(up, limit), _mm512_set1_ps(-7.f));
+    const __m512 limit = _mm512_set1_ps(7.f);  // min and max give back their second operand for a NaN
+    gate = _mm512_min_ps(limit, gate);
+    up = _mm512_max_ps(_mm512_set1_ps(-7.f), _mm512_min_ps(limit, up));
     const __m512 s = sigmoid16(_mm512_mul_ps(gate, _mm512_set1_ps(1.702f)));
     return _mm512_mul_ps(_mm512_mul_ps(gate, s), _mm512_add_ps(up, one));
   }

@@ -58,6 +58,14 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
     ),
     *uses(
+        "vllm.model_executor.kernels.linear.zentorch_utils:",
+        signature(
+            "is_zentorch_moe_config_supported",
+            "kernels.moe.experts:PreemptibleExperts",
+            "Whether another library computes the layer.",
+        ),
+    ),
+    *uses(
         "vllm.model_executor.utils:",
         signature(
             "replace_parameter",

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from vllm.model_executor.kernels.linear.zentorch_utils import is_zentorch_moe_config_supported
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.utils import replace_parameter
 
+from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.kernels.moe import cpu
 
 # Between two checkpoints, roughly. A checkpoint costs about ten microseconds.
@@ -19,20 +21,26 @@ SPACING_SECONDS = 3e-3
 BYTES_PER_SECOND, FLOPS = 15e9, 1e12
 
 
-def stretches(tokens: int, topk: int, w13: torch.Tensor, threads: int) -> int:
-    """Into how many stretches of work to divide a call: the same on every rank.
+# Ranks agree on a checkpoint through a slot of its own, and are never this many apart.
+MAX_STRETCHES = SLOTS // 2
+
+
+def stretches(tokens: int, topk: int, w13: torch.Tensor) -> int:
+    """Into how many stretches of work to divide a call.
+
+    Ranks must meet the same checkpoints, so this depends on nothing but sizes: not on the
+    routing, which may differ in a last bit, nor on the number of threads.
 
     Args:
         tokens: of the step.
         topk: experts of each token.
         w13: [experts, 2 * inter, hidden], of one rank.
-        threads: that work on it.
     """
     experts, columns, hidden = w13.shape
     weights = 3 * columns // 2 * hidden  # of one expert
     reading = min(tokens * topk, experts) * weights * w13.element_size() / BYTES_PER_SECOND
     computing = 2 * tokens * topk * weights / FLOPS
-    return max(1, math.ceil(max(reading, computing) / threads / SPACING_SECONDS))
+    return min(MAX_STRETCHES, max(1, math.ceil(max(reading, computing) / SPACING_SECONDS)))
 
 
 class PreemptibleExperts(CPUUnquantizedExperts):
@@ -66,6 +74,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             return False, f"the kernel computes in bfloat16, not in {moe_config.in_dtype}"
         if moe_config.moe_parallel_config.use_ep:
             return False, "the kernel has all experts of a layer on every rank"
+        if is_zentorch_moe_config_supported(moe_config):
+            return False, "ZenDNN computes this layer"
         return CPUUnquantizedExperts.is_supported_config(
             cls, moe_config, weight_key, activation_key, activation_format
         )
@@ -102,8 +112,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             activation.value,
             apply_router_weight_on_input,
         )
-        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1, torch.get_num_threads())
-        length = max(1, -(-work.items // count))
-        self.checkpoint()
-        while not work.run(max_items=length):
+        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1)
+        for number in range(1, count + 1):
             self.checkpoint()
+            work.run(max_items=work.items * number // count - work.position)
+        assert work.position == work.items
