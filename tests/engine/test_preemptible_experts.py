@@ -7,16 +7,13 @@ import pytest
 
 from tests.engine.scripted import BE, LS, EngineFor, stop_everywhere
 from tests.engine.test_token_equality import prompt
-from vllm_qllm.kernels.moe import cpu
+from vllm_qllm.kernels.moe import cpu, experts
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 
 
-def _short_stretches(worker: object) -> str:
-    """Stop after every few items; returns which class computes the experts."""
-    from vllm_qllm.kernels.moe import experts
-
-    experts.SPACING_SECONDS = 1e-6
+def _experts(worker: object) -> str:
+    """Which class computes the experts."""
     layers = worker.vllm_config.compilation_config.static_forward_context.values()  # type: ignore[attr-defined]
     found = {
         type(layer.routed_experts.quant_method.moe_kernel.fused_experts).__name__
@@ -27,14 +24,18 @@ def _short_stretches(worker: object) -> str:
 
 
 @pytest.mark.parametrize("eager", [True, False])
-def test_same_bits_however_often_it_stops(engine_for: EngineFor, eager: bool) -> None:
+def test_same_bits_however_often_it_stops(
+    engine_for: EngineFor, eager: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stop after every few items. The worker is in this process.
+    monkeypatch.setattr(experts, "SPACING_SECONDS", 1e-6)
     engine = engine_for(
         dtype="bfloat16", enforce_eager=eager, priority_config=stop_everywhere("expert")
     )
     # In bfloat16 the size of a batch may change a token: every step is that of one request.
     specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
-    assert engine.core.collective_rpc(_short_stretches) == ["PreemptibleExperts"]
+    assert engine.core.collective_rpc(_experts) == ["PreemptibleExperts"]
     ids = [engine.add(*specs[0])]
     stops = 0
 
