@@ -1,4 +1,4 @@
-# make setup | test | soak | lint | demo | bench | bench-quick | bench-moe | clean
+# make setup | test | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -11,10 +11,15 @@ PY     := $(VENV)/bin/python
 LOCK   := requirements/cpu.lock
 PIP    := $(PY) -m pip --disable-pip-version-check
 
+# Options of the benchmarks: rounds, where results go, where trace files are, where models are made.
+BENCH  := $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT)) \
+          $(if $(TRACES),--traces $(TRACES)) $(if $(MODELS),--models $(MODELS))
+
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test soak compatibility patches lint demo bench bench-quick bench-overhead bench-moe clean
+.PHONY: help setup test soak compatibility patches lint demo \
+  bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
@@ -23,7 +28,10 @@ help:
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
 	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
-	@echo "make bench        the full table; bench-quick: a short one; bench-overhead: cost when idle"
+	@echo "make bench        the mix of short urgent and long batch requests under every system; half an hour"
+	@echo "make bench-quick  something of every scenario; ten minutes"
+	@echo "make bench-matrix every scenario; three hours a round (ROUNDS=1 OUT=… TRACES=…), resumes"
+	@echo "make bench-overhead  cost with nobody waiting"
 	@echo "make bench-moe    one MoE layer on the CPU, vLLM's kernel beside ours; THREADS=1"
 	@echo "make clean        remove what the above made"
 
@@ -74,18 +82,21 @@ demo: setup
 	@$(PY) -m benchmarks.demo
 
 bench: setup
-	@$(PY) -m benchmarks.bench
+	@$(PY) -m benchmarks.run mix $(BENCH)
 
 bench-quick: setup
-	@$(PY) -m benchmarks.bench --quick
+	@$(PY) -m benchmarks.run all --quick $(BENCH)
+
+bench-matrix: setup
+	@$(PY) -m benchmarks.run all $(BENCH)
 
 bench-overhead: setup
-	@$(PY) -m benchmarks.bench --overhead
+	@$(PY) -m benchmarks.overhead
 
 bench-moe: setup
 	@$(PY) -m benchmarks.moe --threads $(or $(THREADS),1)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-	  benchmarks/.models benchmarks/.logs
+	  benchmarks/.models benchmarks/.logs benchmarks/.runs
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""Models made on the spot, a load generator, and the runs behind `make demo` and `make bench`."""
+"""Models made on the spot, loads, systems and scenarios, and what is measured with them."""

@@ -12,83 +12,109 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.conditions import ROOT, conditions, sentence
-from benchmarks.load import BE, LS, Load
-from benchmarks.measure import Plan, failures, measure
+from benchmarks.equality import Sample
+from benchmarks.host import Host
+from benchmarks.load.arrivals import Poisson
+from benchmarks.load.drive import Times
+from benchmarks.load.lengths import Fixed
+from benchmarks.load.streams import ClosedLoop, open_loop
+from benchmarks.markdown import table
+from benchmarks.matrix import Setup, cells
+from benchmarks.measure import measure
 from benchmarks.models import make
 from benchmarks.progress import Progress
-from benchmarks.report import number, table
+from benchmarks.record import BE, KINDS, LS, Record
+from benchmarks.scenarios.scenario import COMMON, Scenario, Variant
 from benchmarks.server import ServerDied, exit_on_signals
+from benchmarks.summary import number, of_class
 from benchmarks.systems import SYSTEMS
+from benchmarks.tables import together
 
 MODEL = "small-mixtral"
 STOCK = ("fcfs", "priority-2048")
 OURS = "strict"
-LOAD = Load(ls_rate=0.8, ls_prompt=64, ls_output=16, be_clients=6, be_prompt=2000, be_output=16)
-WARM_UP = 3.0
-DRAIN = 15.0
+DEMO = Scenario(
+    name="demo",
+    question="What do people wait for beside batch jobs?",
+    variants=(
+        Variant((open_loop(LS, Poisson(0.8), Fixed(64, 16)), ClosedLoop(BE, 6, Fixed(2000, 16)))),
+    ),
+    systems=(*STOCK, OURS),
+)
+LOAD = "LS: Poisson 0.8/s, 64 tokens in, 16 out; BE: 6 clients, 2000 in, 16 out"
+WARM_UP, DRAIN = 3.0, 15.0
 # Start-up and shutdown of one server, for the estimate of the time left.
 SERVER_SECONDS = 25.0
 
 
-def demo(names: list[str], seconds: float, models: Path) -> list[dict[str, Any]]:
-    """Measure each system; results in the same order."""
+def demo(names: list[str], seconds: float, models: Path) -> list[Record]:
+    """Measure each system; records in the same order. Raises ServerDied."""
     began = time.monotonic()
     model = make(MODEL, models / MODEL)
-    progress = Progress(len(names) * (SERVER_SECONDS + WARM_UP + seconds))
+    progress, facts = Progress(), conditions()
     progress.done(f"model {MODEL} is ready ({time.monotonic() - began:.0f} s)")
     # Eager: compiling would take longer than the whole demo.
-    plan = Plan(model, LOAD, WARM_UP, seconds, DRAIN)
-    plan = Plan(**{**vars(plan), "common": (*plan.common, "--enforce-eager")})
-    results = []
-    with tempfile.TemporaryDirectory(prefix="qllm-demo-") as logs:
-        for i, name in enumerate(names, 1):
-            progress.stage(f"[{i}/{len(names)}] {name}")
-            result = measure(name, SYSTEMS[name], plan, Path(logs), progress)
-            results.append(result)
-            ttft = number(result[LS]["ttft"]["p50"])
-            progress.done(f"[{i}/{len(names)}] {name}: LS waited {ttft} s at the median")
-    return results
+    times = Times(WARM_UP, seconds, DRAIN)
+    setup = Setup(model, (*COMMON, "--enforce-eager"), times=times, sample=Sample(()))
+    records = []
+    with (
+        tempfile.TemporaryDirectory(prefix="qllm-demo-") as logs,
+        Host(setup, Path(logs), progress) as host,
+    ):
+        for i, cell in enumerate(cells([DEMO], names)):
+            left = (len(names) - i) * (SERVER_SECONDS + WARM_UP + seconds)
+            head = f"[{i + 1}/{len(names)}] {cell.name}"
+            progress.stage(head, left)
+            done = measure(cell, setup, host.server(cell), facts, progress.say)
+            if trouble := host.trouble():
+                raise ServerDied(trouble)
+            records.append(done)
+            progress.done(f"{head}: LS waited {number(of_class(done, LS).ttft.p50)} s at p50")
+    return records
 
 
-def report(results: list[dict[str, Any]]) -> str:
+def report(records: list[Record]) -> str:
     """The table for a person."""
-    rows = [
-        [
-            r["system"],
-            str(r[LS]["requests"]),
-            number(r[LS]["ttft"]["p50"]),
-            number(r[LS]["ttft"]["p99"]),
-            number(r[LS]["tpot"]["p50"]),
-            number(r[BE]["tokens_per_second"]),
-            number(r["tokens_per_second"]),
-        ]
-        for r in results
-    ]
+    rows = []
+    for each in records:
+        ls, be = of_class(each, LS), of_class(each, BE)
+        values = ls.ttft.p50, ls.ttft.p99, ls.tpot.p50, be.tokens_per_second, together(each)
+        rows.append([each.system, str(ls.requests), *map(number, values)])
     header = ["system", "LS requests", "LS TTFT p50 s", "p99 s", "LS TPOT p50 s"]
     return table([*header, "BE tok/s", "LS+BE tok/s"], rows)
 
 
-def verdict(results: list[dict[str, Any]]) -> tuple[bool, str]:
+def verdict(records: list[Record]) -> tuple[bool, str]:
     """Whether strict beat both stock systems, and a sentence that says what happened."""
-    waited = {r["system"]: r[LS]["ttft"]["p50"] for r in results}
-    speed = {r["system"]: r["tokens_per_second"] for r in results}
-    if any(waited.get(name) is None for name in (*STOCK, OURS)):
+    waited = {r.system: of_class(r, LS).ttft.p50 for r in records}
+    speed = {r.system: together(r) for r in records}
+    known = {name: seconds for name, seconds in waited.items() if seconds is not None}
+    if any(name not in known for name in (*STOCK, OURS)):
         return False, "no comparison: a system is missing or answered no LS request"
-    best = min(STOCK, key=lambda name: waited[name])
-    ratio, kept = waited[best] / waited[OURS], speed[OURS] / speed[best]
-    if waited[OURS] >= waited[best]:
+    best = min(STOCK, key=lambda name: known[name])
+    if known[OURS] >= known[best]:
         return False, (
-            f"LS requests waited {waited[OURS]:.2f} s under {OURS}, no less than the "
-            f"{waited[best]:.2f} s of stock {best}"
+            f"LS requests waited {number(known[OURS])} s under {OURS}, no less than the "
+            f"{number(known[best])} s of stock {best}"
         )
+    ratio, kept = known[best] / known[OURS], speed[OURS] / speed[best]
     return True, (
-        f"LS requests waited {waited[OURS]:.2f} s for their first token under {OURS}: {ratio:.1f} "
-        f"times less than under {best}, the better stock system ({waited[best]:.2f} s), with "
+        f"LS requests waited {known[OURS]:.2f} s for their first token under {OURS}: {ratio:.1f} "
+        f"times less than under {best}, the better stock system ({known[best]:.2f} s), with "
         f"{kept:.0%} of its throughput"
     )
+
+
+def failures(records: list[Record]) -> list[str]:
+    """Requests that failed, by system and cause."""
+    return [
+        f"{each.system}: {count} x {kind}: {error}"
+        for each in records
+        for kind in KINDS
+        for error, count in of_class(each, kind).errors.items()
+    ]
 
 
 def main() -> int:
@@ -100,26 +126,21 @@ def main() -> int:
     arguments = parser.parse_args()
     exit_on_signals()
     try:
-        results = demo(arguments.systems, arguments.seconds, arguments.models)
+        records = demo(arguments.systems, arguments.seconds, arguments.models)
     except ServerDied as error:
         print(f"\n{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; no server is left running", file=sys.stderr)
         return 130
-    good, sentence_ = verdict(results)
+    good, what = verdict(records)
     print(f"\n{sentence(conditions())}")
-    print(
-        f"{MODEL}, eager; LS: Poisson {LOAD.ls_rate}/s, {LOAD.ls_prompt} tokens in, "
-        f"{LOAD.ls_output} out; BE: {LOAD.be_clients} clients, {LOAD.be_prompt} in, "
-        f"{LOAD.be_output} out; {arguments.seconds:.0f} s each\n"
-    )
-    print(report(results))
-    print(f"\n{sentence_}")
-    failed = {r["system"]: failures(r) for r in results if failures(r)}
-    for name, what in failed.items():
-        print(f"{name}: {what}", file=sys.stderr)
-    if any(r[kind]["errors"] for r in results for kind in (LS, BE)):
+    print(f"{MODEL}, eager; {LOAD}; {arguments.seconds:.0f} s each\n")
+    print(report(records))
+    print(f"\n{what}")
+    for line in failures(records):
+        print(line, file=sys.stderr)
+    if failures(records):
         return 2
     return 0 if good else 1
 

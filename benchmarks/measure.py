@@ -1,72 +1,74 @@
-"""One system under one load: start its server, apply the load, sum up."""
+"""One cell: apply its load to a server that runs, and write down what came of it."""
 
+import asyncio
 import dataclasses
-import shlex
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
-from benchmarks.load import BE, LS, Load, Run, run_load
-from benchmarks.progress import Progress
-from benchmarks.report import summaries
-from benchmarks.server import serve
-from benchmarks.systems import System
+import aiohttp
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is the same for every system. Durations in seconds."""
-
-    model: Path
-    load: Load
-    warm_up: float
-    seconds: float
-    drain: float
-    # Prefix caching is off: the prompts share nothing, so it could only cost.
-    common: tuple[str, ...] = ("--no-enable-prefix-caching", "--max-model-len", "4096")
+from benchmarks import counters, equality
+from benchmarks.load.client import Client, Exchange
+from benchmarks.load.drive import drive
+from benchmarks.load.traces import BadTrace
+from benchmarks.matrix import Cell, Setup
+from benchmarks.record import KINDS, OK, Record
+from benchmarks.server import Server
 
 
 def measure(
-    name: str, system: System, plan: Plan, logs: Path, progress: Progress
-) -> dict[str, Any]:
-    """Run it; the result holds the numbers by class, the command line and the start-up time."""
-    load = dataclasses.replace(
-        plan.load,
-        ls_rate=plan.load.ls_rate if system.ls else 0.0,
-        be_clients=plan.load.be_clients if system.be else 0,
+    cell: Cell,
+    setup: Setup,
+    server: Server,
+    facts: dict[str, Any],
+    say: Callable[[str], None] = lambda text: None,
+) -> Record:
+    """Its record; a failed one where the load could not be made."""
+    try:
+        return asyncio.run(_measure(cell, setup, server, facts, say))
+    except BadTrace as error:
+        return cell.blank(setup, facts, status="failed", cause=str(error))
+
+
+async def _measure(
+    cell: Cell, setup: Setup, server: Server, facts: dict[str, Any], say: Callable[[str], None]
+) -> Record:
+    times = cell.times(setup)
+    kinds = [kind for kind in KINDS if kind in cell.system.kinds]
+
+    def tick(exchanges: Sequence[Exchange]) -> None:
+        done = [sum(e.outcome == OK for e in exchanges if e.job.kind == k) for k in kinds]
+        counts = ", ".join(f"{count} {kind}" for count, kind in zip(done, kinds, strict=True))
+        say(f"answered {counts}")
+
+    async with Client(server, setup.seed, cell.system.priorities) as client:
+
+        async def probe() -> str | None:
+            try:
+                return await client.get("/metrics")
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                return None  # a server of another kind, or one that died, which requests will show
+
+        began_unix = time.time()
+        driven = await drive(client, cell.variant.streams, kinds, times, setup.files, probe, tick)
+        since = driven.began + times.warm_up
+        exchanges = list(driven.exchanges)
+        say("comparing tokens")
+        equal = await equality.compare(client, exchanges, setup.sample, since)
+    blank = cell.blank(setup, facts)
+    return dataclasses.replace(
+        blank,
+        began_at=datetime.fromtimestamp(began_unix).astimezone().isoformat(timespec="seconds"),
+        began_unix=began_unix,
+        began_monotonic=driven.began,
+        window=(times.warm_up, times.warm_up + times.seconds),
+        ended=driven.ended - driven.began,
+        start_seconds=server.start_seconds,
+        command=server.command_line,
+        before=counters.parse(driven.before or ""),
+        after=counters.parse(driven.after or ""),
+        equality=equal,
+        requests=[e.request(driven.began) for e in exchanges],
     )
-
-    def tick(run: Run) -> None:
-        count = {
-            kind: sum(r.outcome == "ok" for r in run.records if r.kind == kind) for kind in (LS, BE)
-        }
-        progress.say(f"answered {count[LS]} LS, {count[BE]} BE requests")
-
-    arguments = (*plan.common, *system.arguments)
-    with serve(plan.model, arguments, logs / f"{name}.log", progress=progress) as server:
-        run = run_load(
-            server.url,
-            load,
-            priorities=system.priorities,
-            warm_up=plan.warm_up,
-            seconds=plan.seconds,
-            drain=plan.drain,
-            tick=tick,
-        )
-    return {
-        "system": name,
-        "about": system.about,
-        "load": dataclasses.asdict(load),
-        "command": shlex.join(server.command),
-        "start_seconds": server.start_seconds,
-        **summaries(run),
-    }
-
-
-def failures(result: dict[str, Any]) -> str:
-    """What went wrong with requests, in one line; empty if nothing did."""
-    errors = {**result[LS]["errors"], **result[BE]["errors"]}
-    unanswered = result[LS]["outcomes"].get("cut off at the end", 0)
-    parts = [f"{count} x {error}" for error, count in errors.items()]
-    if unanswered:
-        parts.append(f"{unanswered} LS requests were not answered in time")
-    return "; ".join(parts)

@@ -1,27 +1,41 @@
 """What the plugin costs when nobody urgent comes: best-effort work only, off against on, in pairs.
 
+    python -m benchmarks.overhead [--pairs N] [--sides OFF ON]
+
 Two servers stay up, one stock, one with the plugin; an idle one uses no processor time. A fixed
 batch of work goes to one, then to the other, the order changing from pair to pair, so that a
 machine whose speed drifts slows both sides of a pair alike. The number is the median over pairs of
 (seconds with the plugin / seconds without) - 1.
 """
 
-import dataclasses
+import argparse
+import asyncio
 import random
 import statistics
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import run_batch
-from benchmarks.measure import Plan
+import msgspec
+
+from benchmarks.conditions import ROOT, conditions, sentence
+from benchmarks.load.client import Client
+from benchmarks.load.lengths import Fixed
+from benchmarks.load.streams import ClosedLoop
+from benchmarks.models import SHAPES, make
 from benchmarks.progress import Progress
-from benchmarks.report import number, percentile
-from benchmarks.server import serve
+from benchmarks.record import BE, OK
+from benchmarks.scenarios.scenario import COMMON
+from benchmarks.server import Server, ServerDied, exit_on_signals, serve
+from benchmarks.summary import number, percentile
 from benchmarks.systems import SYSTEMS
 
 OFF, ON = "be-alone", "be-alone-strict"
+BATCH = ClosedLoop(BE, 4, Fixed(2000, 64))
 BOOTSTRAPS = 4000
+RUNS, LOGS = (ROOT / "benchmarks" / name for name in (".runs", ".logs"))
 
 
 def interval(ratios: list[float]) -> tuple[float, float]:
@@ -33,43 +47,52 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return low, high
 
 
+def batch_seconds(name: str, server: Server, first: int, seed: int) -> float:
+    """Send the batch's requests at once, numbered from ``first``; seconds until all end."""
+
+    async def batch() -> float:
+        async with Client(server, seed, SYSTEMS[name].priorities) as client:
+            began = time.monotonic()
+            jobs = [BATCH.job(seed, first + i, 0.0) for i in range(BATCH.clients)]
+            done = await asyncio.gather(*(client.send(job, began) for job in jobs))
+            took = time.monotonic() - began
+        for exchange in done:
+            if exchange.outcome != OK:
+                raise ServerDied(f"{name}: a request failed: {exchange.error}")
+        return took
+
+    return asyncio.run(batch())
+
+
 def overhead(
-    plan: Plan, pairs: int, logs: Path, progress: Progress, sides: tuple[str, str]
+    model: Path, common: tuple[str, ...], pairs: int, sides: tuple[str, str], seed: int
 ) -> dict[str, Any]:
     """Measure ``pairs`` pairs after one for warm-up; a ratio above 1 is a cost."""
     off, on = sides
-    load = dataclasses.replace(plan.load, ls_rate=0.0)
+    progress = Progress()
     seconds: dict[str, list[float]] = {off: [], on: []}
     with ExitStack() as stack:
-        urls = {}
+        servers = {}
         for name in (off, on):
             progress.stage(name)
-            arguments = (*plan.common, *SYSTEMS[name].arguments)
-            log = logs / f"overhead-{name}.log"
-            server = stack.enter_context(serve(plan.model, arguments, log, progress=progress))
-            urls[name] = server.url
+            arguments = (*common, *SYSTEMS[name].arguments)
+            log = LOGS / f"overhead-{name}.log"
+            servers[name] = stack.enter_context(serve(model, arguments, log, progress=progress))
         for pair in range(pairs + 1):
-            order = (off, on) if pair % 2 else (on, off)
-            for name in order:
+            for name in (off, on) if pair % 2 else (on, off):
                 progress.stage(f"pair {pair}/{pairs}")
                 progress.say(name)
-                took = run_batch(
-                    urls[name],
-                    load,
-                    pair * load.be_clients,
-                    priorities=SYSTEMS[name].priorities,
-                )
+                took = batch_seconds(name, servers[name], pair * BATCH.clients, seed)
                 if pair:  # the first warms up
                     seconds[name].append(took)
     ratios = [with_ / without for without, with_ in zip(seconds[off], seconds[on], strict=True)]
-    low, high = interval(ratios)
     return {
         "sides": sides,
-        "load": dataclasses.asdict(load),
+        "batch": msgspec.to_builtins(BATCH),
         "seconds": seconds,
         "ratios": ratios,
         "median": statistics.median(ratios),
-        "interval95": (low, high),
+        "interval95": interval(ratios),
         "quartiles": (percentile(ratios, 25), percentile(ratios, 75)),
     }
 
@@ -85,3 +108,37 @@ def report(result: dict[str, Any]) -> str:
         f"{batch} s: median {result['median'] - 1:+.2%} time (95 % interval {low - 1:+.2%} to "
         f"{high - 1:+.2%}; quartiles of the pairs {' to '.join(quartiles)})"
     )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--sides", nargs=2, choices=SYSTEMS, default=(OFF, ON), help="what to pair")
+    parser.add_argument("--model", choices=SHAPES, default="mixtral-747m")
+    parser.add_argument("--models", type=Path, default=ROOT / "benchmarks" / ".models")
+    parser.add_argument("--eager", action="store_true", help="vLLM's --enforce-eager")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RUNS / "overhead.json")
+    arguments = parser.parse_args()
+    exit_on_signals()
+    facts = conditions()
+    common = (*COMMON, *(("--enforce-eager",) if arguments.eager else ()))
+    try:
+        model = make(arguments.model, arguments.models / arguments.model)
+        result = overhead(model, common, arguments.pairs, tuple(arguments.sides), arguments.seed)
+    except ServerDied as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; no server is left running", file=sys.stderr)
+        return 130
+    result |= {"model": arguments.model, "conditions": facts, "at": time.strftime("%F %T%z")}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    print(f"\n{sentence(facts)}\n{arguments.model}\n{report(result)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,9 +14,11 @@ class Progress:
         self.terminal = sys.stderr.isatty()
         self.said = float("-inf")
 
-    def stage(self, prefix: str) -> None:
-        """What all following lines start with; printed at once."""
+    def stage(self, prefix: str, left_seconds: float | None = None) -> None:
+        """What all following lines start with; printed at once. ``left_seconds``: of the whole."""
         self.prefix = prefix
+        if left_seconds is not None:
+            self.began, self.expected = time.monotonic(), left_seconds
         self.said = float("-inf")
 
     def say(self, text: str) -> None:

@@ -21,15 +21,17 @@ FORMAT = 1
 LS, BE = "LS", "BE"
 KINDS = (LS, BE)
 
-OK, FAILED, UNANSWERED = "ok", "failed", "unanswered"
 Outcome = Literal["ok", "failed", "unanswered"]
+OK: Outcome = "ok"
+FAILED: Outcome = "failed"
+UNANSWERED: Outcome = "unanswered"
 
 
 class BadRecord(ValueError):
     """A file that is no result of this format. The message names the file and what is wrong."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What became of one request.
 
@@ -48,7 +50,7 @@ class Request:
 
     kind: str
     number: int
-    priority: int | None
+    priority: int | None = None
     prompt: int
     output: int
     scheduled: float
@@ -158,10 +160,19 @@ class Record:
         """All requests of a class, warm-up included."""
         return [r for r in self.requests if r.kind == kind]
 
+    def is_open(self, kind: str) -> bool:
+        """Whether requests of the class came whether or not earlier ones were answered."""
+        return kind in self.plan.get("open", ())
+
     def inside(self, kind: str) -> list[Request]:
         """Requests of a class that were due inside the window."""
         start, end = self.window
         return [r for r in self.requests if r.kind == kind and start <= r.scheduled < end]
+
+
+def failed(record: Record, cause: str) -> Record:
+    """The same with the status ``failed``."""
+    return dataclasses.replace(record, status="failed", cause=cause)
 
 
 def path_of(folder: Path, record: Record) -> Path:

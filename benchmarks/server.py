@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,12 +28,19 @@ class ServerDied(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: its OpenAI base URL, its command line and its log."""
+    """A server that answers: its OpenAI base URL; its command and log, where we started it."""
 
     url: str
     command: tuple[str, ...]
-    log: Path
+    log: Path | None
     start_seconds: float
+    model: str = SERVED_NAME
+
+    @property
+    def command_line(self) -> str:
+        """The command, without the paths of this machine."""
+        words = [Path(word).name if word.startswith("/") else word for word in self.command]
+        return shlex.join(words)
 
 
 def free_port() -> int:
@@ -46,13 +55,24 @@ def tail(log: Path, lines: int = 25) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def healthy(port: int) -> bool:
-    """Whether ``/health`` answers 200."""
+def answers(url: str, timeout_seconds: float = 10.0) -> bool:
+    """Whether ``/health`` beside an OpenAI base URL answers 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+        health = url.removesuffix("/v1") + "/health"
+        with urllib.request.urlopen(health, timeout=timeout_seconds) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, ValueError):
         return False
+
+
+def running(url: str) -> Server:
+    """A server that somebody else started. Raises ServerDied when it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{url}/models", timeout=10.0) as answer:
+            name = str(json.load(answer)["data"][0]["id"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ServerDied(f"{url}/models: {type(error).__name__}: {error}") from error
+    return Server(url, (), None, 0.0, name)
 
 
 def group_alive(group: int) -> bool:
@@ -112,6 +132,7 @@ def serve(
     ``kv_bytes`` is given explicitly, because by default vLLM on CPU takes a share of all memory.
     """
     port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
     command = (
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
@@ -133,7 +154,7 @@ def serve(
             process_group=0,
         )
     try:
-        while not healthy(port):
+        while not answers(url, 2.0):
             waited = time.monotonic() - began
             if process.poll() is not None:
                 raise ServerDied(
@@ -148,7 +169,7 @@ def serve(
                 progress.say(f"starting the server, {waited:.0f} s")
             time.sleep(0.25)
         grace = 15.0
-        yield Server(f"http://127.0.0.1:{port}/v1", command, log, time.monotonic() - began)
+        yield Server(url, command, log, time.monotonic() - began)
         if process.poll() is not None:
             raise ServerDied(f"the server ended during the run; end of {log}:\n{tail(log)}")
     finally:

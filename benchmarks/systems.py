@@ -1,18 +1,33 @@
 """What is compared, as data. To add a system, add an entry."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from benchmarks.record import BE, KINDS, LS
+
+# vLLM and this plugin: lower is more urgent. A server that sees it otherwise gets other numbers.
+LOWER_FIRST = {LS: 0, BE: 10}
 
 
 @dataclass(frozen=True)
 class System:
-    """A way to run the server, and which of the two loads it gets."""
+    """A way to run the server, and which of the loads it gets.
+
+    Attributes:
+        about: in words.
+        arguments: of ``vllm serve``, beside those of the scenario.
+        kinds: the classes whose requests are sent.
+        priorities: class to priority; None for a server without priority scheduling, which refuses
+            requests that name one.
+        ours: whether the plugin is on.
+    """
 
     about: str
     arguments: tuple[str, ...]
-    ls: bool = True
-    be: bool = True
-    # A server without priority scheduling refuses requests that name a priority.
-    priorities: bool = True
+    kinds: tuple[str, ...] = KINDS
+    priorities: Mapping[str, int] | None = None
+    ours: bool = False
 
 
 def budget(tokens: int) -> tuple[str, str]:
@@ -20,33 +35,53 @@ def budget(tokens: int) -> tuple[str, str]:
     return "--max-num-batched-tokens", str(tokens)
 
 
-def stock_priority(tokens: int) -> tuple[str, ...]:
+def stock(about: str, *arguments: str, tokens: int = 2048) -> System:
     """vLLM's own priority scheduling."""
-    return "--scheduling-policy", "priority", *budget(tokens)
+    flags = ("--scheduling-policy", "priority", *budget(tokens), *arguments)
+    return System(f"stock vLLM priority, {about}", flags, priorities=LOWER_FIRST)
 
 
-def qllm(policy: str) -> tuple[str, ...]:
-    """This plugin."""
-    return "--priority-policy", policy, *budget(2048)
+def qllm(
+    about: str,
+    policy: str,
+    tokens: int = 2048,
+    kinds: tuple[str, ...] = KINDS,
+    **config: object,
+) -> System:
+    """This plugin; ``config`` is its ``--priority-config``."""
+    flags: tuple[str, ...] = ("--priority-policy", policy, *budget(tokens))
+    if config:
+        flags += ("--priority-config", json.dumps(config))
+    return System(f"plugin, {about}", flags, kinds, LOWER_FIRST, ours=True)
 
 
 SYSTEMS = {
-    "ls-alone": System("stock vLLM, LS only", budget(2048), be=False, priorities=False),
-    "be-alone": System("stock vLLM, BE only", budget(2048), ls=False, priorities=False),
-    "be-alone-strict": System("plugin on, BE only", qllm("strict"), ls=False),
-    "fcfs": System("stock vLLM, first come first served", budget(2048), priorities=False),
-    "priority-2048": System("stock vLLM priority, 2048-token budget", stock_priority(2048)),
-    "priority-512": System("stock vLLM priority, 512-token budget", stock_priority(512)),
-    "priority-256": System("stock vLLM priority, 256-token budget", stock_priority(256)),
-    "step": System("plugin, scheduling only", qllm("step")),
-    "strict": System("plugin, preempting inside the step", qllm("strict")),
-    "strict-layer": System(
-        "strict with layer checkpoints, vLLM's own experts",
-        (*qllm("strict"), "--priority-config", '{"checkpoints": "layer"}'),
+    # These three differ in load alone: one server serves them in turn.
+    "ls-alone": System("stock vLLM, LS only", budget(2048), (LS,)),
+    "be-alone": System("stock vLLM, BE only", budget(2048), (BE,)),
+    "fcfs": System("stock vLLM, first come first served", budget(2048)),
+    "priority-8192": stock("8192-token budget", tokens=8192),
+    "priority-2048": stock("2048-token budget"),
+    "priority-512": stock("512-token budget", tokens=512),
+    "priority-256": stock("256-token budget", tokens=256),
+    # What vLLM advises against long prompts: no more of one than this in a step.
+    "priority-threshold": stock(
+        "2048-token budget, 256 of one prompt", "--long-prefill-token-threshold", "256"
     ),
+    "step": qllm("scheduling only", "step"),
+    "strict-layer": qllm(
+        "strict with layer checkpoints, vLLM's own experts", "strict", checkpoints="layer"
+    ),
+    "strict": qllm("preempting inside the step", "strict"),
+    "be-alone-strict": qllm("strict, BE only", "strict", kinds=(BE,)),
+    "strict-8192": qllm("preempting inside the step, 8192-token budget", "strict", tokens=8192),
     # What throughput costs: urgent decodes may take longer, best-effort ones come along.
-    "strict-ride": System(
-        "strict with ride_slowdown 2.5",
-        (*qllm("strict"), "--priority-config", '{"ride_slowdown": 2.5}'),
-    ),
+    "strict-ride": qllm("strict with ride_slowdown 2.5", "strict", ride_slowdown=2.5),
 }
+
+
+def find(name: str) -> System:
+    """The system of this name. Raises ValueError."""
+    if name not in SYSTEMS:
+        raise ValueError(f"no system named {name!r}; there are: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]

@@ -1,0 +1,1 @@
+"""When requests come, how long they are, and how they are sent."""
