@@ -108,3 +108,16 @@ def test_what_was_measured_at_large_sizes_does_not_make_small_ones_free() -> Non
     assert cost.predict(1) is None
     assert cost.predict(30) == pytest.approx(1e-4 * 30 * 30, rel=0.1)
     assert cost.riders(1, 30, slowdown=1.25) <= 1
+
+
+@given(times=st.integers(1, 60), rows=st.integers(1, 16), seconds=st.floats(1e-3, 1.0))
+def test_many_like_steps_are_learnt_at_once(times: int, rows: int, seconds: float) -> None:
+    before = line(0.02, 0.003, noise=0.1, count=20)
+    singly, at_once = learnt(before), learnt(before)
+    for _ in range(times):
+        singly.observe(rows, seconds)
+    at_once.observe(rows, seconds, times)
+    for n in (1, 8, 16):
+        one, other = singly.predict(n), at_once.predict(n)
+        assert (one is None) == (other is None)
+        assert one is None or other == pytest.approx(one, rel=1e-6, abs=1e-9)

@@ -17,14 +17,16 @@ class DecodeCost:
         self._decay = decay
         self._w = self._wx = self._wy = self._wxx = self._wxy = 0.0
 
-    def observe(self, requests: int, seconds: float) -> None:
-        """Add the measured duration of one pure decode step."""
-        d = self._decay
-        self._w = d * self._w + 1.0
-        self._wx = d * self._wx + requests
-        self._wy = d * self._wy + seconds
-        self._wxx = d * self._wxx + requests * requests
-        self._wxy = d * self._wxy + requests * seconds
+    def observe(self, requests: int, seconds: float, times: int = 1) -> None:
+        """Add the measured duration of one pure decode step, or of ``times`` like ones."""
+        d, new = self._decay, float(times)
+        if times > 1:
+            d, new = d**times, (1.0 - d**times) / (1.0 - d) if d < 1.0 else new
+        self._w = d * self._w + new
+        self._wx = d * self._wx + new * requests
+        self._wy = d * self._wy + new * seconds
+        self._wxx = d * self._wxx + new * requests * requests
+        self._wxy = d * self._wxy + new * requests * seconds
 
     def predict(self, requests: int) -> float | None:
         """Expected seconds, or None while too little is known to tell."""
