@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plugin's scheduling: a policy of this package decides which class leads a step.
+
+The policy object, the records it sees and the estimate of what riders cost are those of the
+engine. What the engine does with the answer (``engine/scheduler.py``, ``engine/kv_guard.py``) is
+written down here a second time, for counted blocks and simulated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vllm_qllm.capacity.batch import Batch
+from vllm_qllm.capacity.class_queue import ClassQueue
+from vllm_qllm.capacity.errors import CapacityError
+from vllm_qllm.capacity.request import Request
+from vllm_qllm.capacity.scheduler import Scheduler
+from vllm_qllm.capacity.server import Server
+from vllm_qllm.engine.decode_cost import DecodeCost
+from vllm_qllm.policy import ClassView, EngineView, Plan, Resume, Run, SuspendedView, resolve
+
+
+class ClassScheduler(Scheduler):
+    """Composes the steps that a policy asks for."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        config = server.priority
+        self.config = config
+        self.policy = resolve(config)
+        self.suspendable = config.checkpoints != "none"
+        self.decode_cost = DecodeCost()
+        self.queues = [ClassQueue() for _ in config.classes]
+        self.since: list[float | None] = [None] * len(config.classes)
+        self._reserved = int(config.reserved_kv * server.kv_blocks)
+
+    def add(self, request: Request) -> None:
+        """Queue it in its class."""
+        self.queues[request.rank].push(request)
+
+    def waiting(self) -> int:
+        """Requests that are not admitted."""
+        return sum(map(len, self.queues))
+
+    # -- the policy ----------------------------------------------------------------------------
+
+    def view(self, now: float, suspended: tuple[SuspendedView, ...] = ()) -> EngineView:
+        """What the policy sees."""
+        classes = []
+        since = self.since
+        leader = -1
+        limit = suspended[-1].rank if suspended else len(since)
+        candidates = 0
+        for rank, queue in enumerate(self.queues):
+            waiting = len(queue)
+            prefilling = len(self.prefilling[rank])
+            decoding = len(self.decoding[rank])
+            starved = 0.0
+            if not (waiting or prefilling or decoding):
+                since[rank] = None
+            else:
+                began = since[rank]
+                if began is None:
+                    since[rank] = now
+                else:
+                    starved = now - began
+                if leader < 0:
+                    if rank < limit:
+                        leader = rank
+                else:
+                    candidates += decoding
+            classes.append(ClassView(rank, waiting, prefilling, decoding, starved))
+        riders = self._ride_limit(classes[leader], candidates) if leader >= 0 and candidates else 0
+        return EngineView(tuple(classes), suspended, riders)
+
+    def _ride_limit(self, leader: ClassView, candidates: int) -> int:
+        slowdown = self.config.ride_slowdown
+        if leader.waiting or leader.prefilling:
+            budget = self.server.token_budget
+            tokens = sum(r.missing for r in self.prefilling[leader.rank])
+            if self.queues[leader.rank]:
+                first = self.queues[leader.rank].peek()
+                tokens += first.prompt + first.emitted
+            tokens = min(tokens, budget)
+            return min(candidates, budget - tokens, int(tokens * (slowdown - 1.0)))
+        return self.decode_cost.riders(leader.decoding, candidates, slowdown)
+
+    def decide(self, view: EngineView) -> Plan:
+        """Ask the policy, and check its answer.
+
+        Raises:
+            CapacityError: an answer that cannot be carried out, which would stop the engine.
+        """
+        plan = self.policy.plan(view)
+        if isinstance(plan, Run):
+            valid = 0 <= plan.rank < view.limit and plan.riders >= 0
+        else:
+            valid = isinstance(plan, Resume) and bool(view.suspended)
+        if not valid or (plan.budget is not None and plan.budget < 0):
+            raise CapacityError(
+                f"capacity: priority policy {self.config.policy!r} answered {plan!r}; allowed: Run "
+                f"of a rank below {view.limit}" + (" or Resume" if view.suspended else "")
+            )
+        return plan
+
+    # -- composing a step ----------------------------------------------------------------------
+
+    def compose(self, plan: Run) -> Batch:
+        """The step that ``plan`` asks for; empty when its class can be given nothing."""
+        rank, slots = plan.rank, self.server.slots
+        decodes, self.decoding[rank] = self.decoding[rank], []
+        prefills, self.prefilling[rank] = self.prefilling[rank], []
+        queue = self.queues[rank]
+        eligible = self.admitted() + len(decodes) + len(prefills) + self.waiting()
+        riders = self._riders(plan, decodes, prefills) if plan.riders else []
+        for rider in riders:
+            self.decoding[rider.rank].remove(rider)
+        if len(decodes) + len(prefills) > slots:
+            running = sorted(decodes + prefills, key=lambda r: r.admitted)
+            self.put_back(running[slots:])
+            first = set(running[:slots])
+            decodes = [r for r in decodes if r in first]
+            prefills = [r for r in prefills if r in first]
+        # Held-back requests of the leading class keep their slots, less urgent ones do not.
+        held = len(self.decoding[rank]) + len(self.prefilling[rank])
+        room = slots - len(decodes) - len(prefills) - len(riders) - held
+        batch = self.fill(decodes, prefills, riders, queue, room, eligible)
+        ranks = [r.rank for r, _ in batch.prefills] + [r.rank for r in batch.decodes]
+        batch.rank = min(ranks, default=rank)
+        batch.suspendable = self.suspendable and plan.suspendable and batch.rank > 0
+        batch.budget = plan.budget if batch.suspendable else None
+        batch.protected = plan.protected
+        return batch
+
+    def _riders(self, plan: Run, decodes: list[Request], prefills: list[Request]) -> list[Request]:
+        """Less urgent decodes that leave the leading class its slots and its blocks."""
+        candidates = [r for rows in self.decoding[plan.rank + 1 :] for r in rows]
+        if not candidates:
+            return []
+        candidates.sort(key=lambda r: (r.rank, -r.emitted))
+        leading = decodes + prefills
+        slots = self.server.slots - len(leading)
+        queued = self.queues[plan.rank].first(slots)
+        slots -= len(queued)
+        free = self.blocks.free - sum(map(self._growth, (*leading, *queued)))
+        room = free - self._reserved
+        if (room if plan.rank else free) < 0 or not (leading or queued):
+            return []
+        fitting = []
+        for request in candidates:
+            growth = self._growth(request)
+            if growth <= max(room, 0):
+                room -= growth
+                fitting.append(request)
+                if len(fitting) >= min(plan.riders, slots):
+                    break
+        return fitting[: max(0, min(plan.riders, slots))]
+
+    def _growth(self, request: Request) -> int:
+        """Blocks that the request has yet to get for its tokens."""
+        return self.blocks.needed(request, request.prompt + request.emitted)
+
+    # -- KV blocks -----------------------------------------------------------------------------
+
+    def _reserve(self, rows: Sequence[Request]) -> int:
+        return self._reserved if rows and rows[0].rank else 0
+
+    def _grow(self, request: Request, tokens: int) -> bool:
+        blocks = self.blocks
+        if request.rank and self._reserved and blocks.total - blocks.free > request.blocks:
+            return blocks.take(request, tokens, self._reserved)
+        if blocks.take(request, tokens):
+            return True
+        victims = self._victims(request.rank)
+        gain = sum(v.blocks for v in victims)
+        if blocks.needed(request, tokens) > blocks.free + gain:
+            return False
+        for victim in victims:
+            self.decoding[victim.rank][:] = [
+                r for r in self.decoding[victim.rank] if r is not victim
+            ]
+            self.prefilling[victim.rank][:] = [
+                r for r in self.prefilling[victim.rank] if r is not victim
+            ]
+            self.preempt(victim)
+            if blocks.take(request, tokens):
+                return True
+        return False
+
+    def _victims(self, rank: int) -> list[Request]:
+        """Held-back requests whose blocks class ``rank`` may take, first to go first."""
+        config = self.config
+        victims = [
+            r
+            for lists in (self.decoding, self.prefilling)
+            for rows in lists[rank + 1 :]
+            for r in rows
+            if r.preemptions < config.max_preemptions
+        ]
+        return sorted(
+            victims,
+            key=lambda r: (r.emitted >= config.progress_cap * r.output, -r.rank, -r.arrived),
+        )
