@@ -62,12 +62,16 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class Replay:
-    """An open loop as in a trace file, from its start, scaled in time and length.
+    """An open loop as in a trace file, scaled in time and length.
+
+    It takes as many requests in a row as the rate asks for, from a place that the seed chooses, and
+    stretches their time to the run: bursts stay bursts, and every run has the same mean rate. A
+    trace that is too short for that is played once, whole.
 
     Attributes:
         kind: class of all requests.
         trace: name of the file, unless another is taken in its place.
-        rate: requests a second; time is stretched so that the whole trace has this mean rate.
+        rate: mean number of requests a second.
         prompt_scale, output_scale: factors of the lengths, which then are rounded.
         longest_prompt, longest_output: what is longer is cut, so that the model can take it.
     """
@@ -91,19 +95,19 @@ class Replay:
 
     def jobs(self, seed: int, seconds: float, files: Traces) -> Iterator[Job]:
         """All that are due within ``seconds``, in order. Raises BadTrace."""
-        entries = self.entries(files)
-        stretch = (len(entries) - 1) / entries[-1].at / self.rate
-        for number, entry in enumerate(entries):
-            due = entry.at * stretch
+        entries = traces.read(files.path(self.kind, self.trace))
+        count = min(len(entries) - 1, max(1, round(self.rate * seconds)))
+        places = range(len(entries) - count)
+        first = random.Random(f"{seed} place {self.kind} {self.trace}").choice(places)
+        began, span = entries[first].at, entries[first + count].at - entries[first].at
+        stretch = count / self.rate / span if span else 0.0
+        for number, entry in enumerate(entries[first : first + count + 1]):
+            due = (entry.at - began) * stretch
             if due >= seconds:
                 return
             prompt = whole(entry.prompt * self.prompt_scale, self.longest_prompt)
             output = whole(entry.output * self.output_scale, self.longest_output)
             yield Job(self.kind, number, due, prompt, output)
-
-    def entries(self, files: Traces) -> tuple[traces.Entry, ...]:
-        """The trace. Raises BadTrace."""
-        return traces.read(files.path(self.kind, self.trace))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """(4) Recorded traffic: Azure's conversations as LS and code completion as BE, and the reverse.
 
 LS prompts and answers are scaled to an eighth, BE ones to a half (code) or a quarter, and time so
-that two cores can serve the sum; lengths keep the trace's spread, arrivals its bursts.
+that two cores can serve the sum; lengths keep the trace's spread, arrivals its bursts. A minute
+here is a few seconds of the trace; the seed chooses which.
 """
 
 from benchmarks.load.streams import Replay
@@ -21,12 +22,12 @@ def replay(kind: str, trace: str, rate: float, scale: float) -> Replay:
 CONVERSATION_FIRST = Scenario(
     name="azure-conversation",
     question="Conversations urgent, code completion best effort, as recorded?",
-    variants=(Variant((replay(LS, CONVERSATION, 0.5, 1 / 8), replay(BE, CODE, 0.35, 1 / 2))),),
+    variants=(Variant((replay(LS, CONVERSATION, 0.4, 1 / 8), replay(BE, CODE, 0.25, 1 / 2))),),
     systems=SYSTEMS,
 )
 CODE_FIRST = Scenario(
     name="azure-code",
     question="Code completion urgent, conversations best effort, as recorded?",
-    variants=(Variant((replay(LS, CODE, 0.6, 1 / 8), replay(BE, CONVERSATION, 0.35, 1 / 4))),),
+    variants=(Variant((replay(LS, CODE, 0.6, 1 / 8), replay(BE, CONVERSATION, 0.25, 1 / 4))),),
     systems=SYSTEMS,
 )

@@ -48,6 +48,22 @@ def test_replay_stretches_time_to_the_rate_and_scales_and_cuts_lengths(azure: Pa
     assert len(list(replay.jobs(0, 8.0, Traces(azure.parent)))) == 2
 
 
+def test_the_seed_chooses_the_place_and_every_place_has_the_rate(tmp_path: Path) -> None:
+    lines = [f"2023-11-17 00:00:{i * i / 2000:09.6f},{i + 1},1" for i in range(300)]
+    (tmp_path / "long.csv").write_text(
+        "\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines])
+    )
+    replay = Replay("LS", "long.csv", 2.0, 1.0, 1.0, 10**6, 10**6)
+    runs = [list(replay.jobs(seed, 20.0, Traces(tmp_path))) for seed in range(8)]
+    assert all(len(run) == 40 for run in runs)
+    assert all(run[0].due == 0.0 and run[-1].due < 20.0 for run in runs)
+    assert len({run[0].prompt for run in runs}) > 4
+    for run in runs:  # neighbours of the file, its shape kept
+        assert [job.prompt for job in run] == list(range(run[0].prompt, run[0].prompt + 40))
+        first, middle, last = (run[i].due for i in (0, 20, 39))
+        assert middle - first < last - middle
+
+
 def test_a_class_can_be_given_another_trace(azure: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text(MOONCAKE)
