@@ -28,9 +28,8 @@ from benchmarks.progress import Progress
 from benchmarks.record import BE, KINDS, LS, Record
 from benchmarks.scenarios.scenario import COMMON, Scenario, Variant
 from benchmarks.server import ServerDied, exit_on_signals
-from benchmarks.summary import number, of_class
+from benchmarks.summary import number, of_class, together
 from benchmarks.systems import SYSTEMS
-from benchmarks.tables import together
 
 MODEL = "small-mixtral"
 STOCK = ("fcfs", "priority-2048")

@@ -13,6 +13,7 @@ from benchmarks.summary import (
     of_class,
     suspensions,
     to_first_token,
+    together,
     turnaround,
 )
 
@@ -57,7 +58,7 @@ def qllm(results: Results) -> str:
     rows = []
     for point in points:
         ours = results.get("qllm", "strict", point)
-        for name in ("fcfs", "priority-2048", "priority-512", "step"):
+        for name in ("fcfs", "priority-2048", "step"):
             base = results.get("qllm", name, point)
             if base is None or ours is None or point is None:
                 continue
@@ -90,9 +91,7 @@ def qllm(results: Results) -> str:
 
 def total(group: Group) -> float:
     """Tokens per second of both classes, over rounds."""
-    return statistics.fmean(
-        sum(of_class(r, kind).tokens_per_second for kind in (LS, BE)) for r in group.good
-    )
+    return statistics.fmean(map(together, group.good))
 
 
 def conserve(results: Results) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks import counters
-from benchmarks.record import BE, FAILED, LS, OK, UNANSWERED, Record, Request
+from benchmarks.record import BE, FAILED, KINDS, LS, OK, UNANSWERED, Record, Request
 
 SECONDS_A_BIN = 5.0
 
@@ -195,6 +195,11 @@ def suspensions(record: Record) -> tuple[float, float]:
 def preemptions(record: Record) -> float:
     """Requests that lost their KV blocks inside the window, by vLLM's count."""
     return counters.increase(record.before, record.after, "vllm:num_preemptions_total")
+
+
+def together(record: Record) -> float:
+    """Tokens per second of both classes."""
+    return sum(of_class(record, kind).tokens_per_second for kind in KINDS)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -4,7 +4,7 @@ import math
 
 from benchmarks.groups import Reader, Results, middle
 from benchmarks.record import BE, LS
-from benchmarks.summary import number, of_class
+from benchmarks.summary import number, of_class, together
 
 OURS = "strict"
 STOCK = (
@@ -23,12 +23,7 @@ MEASURES: tuple[tuple[str, str, bool, Reader], ...] = (
     ("LS end to end p50", " s", True, lambda r: of_class(r, LS).e2e.p50),
     ("BE end to end p50", " s", True, lambda r: of_class(r, BE).e2e.p50),
     ("BE throughput", " tok/s", False, lambda r: of_class(r, BE).tokens_per_second),
-    (
-        "LS + BE throughput",
-        " tok/s",
-        False,
-        lambda r: sum(of_class(r, kind).tokens_per_second for kind in (LS, BE)),
-    ),
+    ("LS + BE throughput", " tok/s", False, together),
 )
 
 

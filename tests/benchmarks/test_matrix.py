@@ -13,8 +13,9 @@ from benchmarks import systems
 from benchmarks.load.drive import Times
 from benchmarks.load.traces import Traces
 from benchmarks.matrix import Cell, Setup, cells, finished
+from benchmarks.options import QUICK
 from benchmarks.record import failed, path_of, save
-from benchmarks.run import QUICK, main
+from benchmarks.run import main
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.azure import CODE, CONVERSATION
 

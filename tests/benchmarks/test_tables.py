@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.groups import Results
 from benchmarks.record import Equality, Record, failed, save
-from benchmarks.tables import BEGIN, END, goodput, latency_table, main, put, render
+from benchmarks.report import goodput, latency_table, render
+from benchmarks.tables import BEGIN, END, main, put
 from benchmarks.verdict import losses
 from tests.benchmarks.records import record, request
 
