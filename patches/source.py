@@ -84,17 +84,20 @@ class File:
 
     def _place_of_import(self) -> int:
         ours = IMPORT.split()[1]
-        vllm = [
-            node
-            for node in self.tree.body
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm.")
-        ]
-        if not vllm:
+        statements = self.tree.body
+        vllm = [n for n in statements if isinstance(n, ast.ImportFrom) and _is_vllm(n.module)]
+        # "import …" comes before "from … import": where there are no others, after these.
+        plain = [n for n in statements if isinstance(n, ast.Import) and _is_vllm(n.names[0].name)]
+        if not vllm and not plain:
             raise LookupError(f"{self.name} imports nothing from vLLM")
         for node in vllm:
             if (node.module or "") > ours:
                 return node.lineno
-        return (vllm[-1].end_lineno or 0) + 1
+        return ((vllm or plain)[-1].end_lineno or 0) + 1
+
+
+def _is_vllm(module: str | None) -> bool:
+    return (module or "").startswith("vllm.")
 
 
 def _is(decorator: ast.expr, names: set[str]) -> bool:

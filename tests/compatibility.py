@@ -38,6 +38,7 @@ SECTIONS = {
         "vLLM built with patches/",
         "Three classes",
         "Out of KV blocks",
+        "Timeline",
     ),
     "Requests": (
         "Chat completions",

@@ -99,6 +99,36 @@ def test_just_enough_room(run: Run) -> None:
     assert "samples 0" not in done.stdout and "metrics.0" in done.stdout
 
 
+TIMELINE = """
+import logging, os, sys, tempfile
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+tempfile.tempdir = sys.argv[1]
+from vllm_qllm.config import PriorityConfig
+from vllm_qllm.metrics import location
+from vllm_qllm.timeline.document import document
+from vllm_qllm.timeline.location import ring_path
+from vllm_qllm.timeline.log import open_log
+
+config = PriorityConfig(timeline=1024)
+prefix = location.prepare(config)
+log = open_log(config, ring_path())
+if log:
+    log.queue(0, 1, 2, 3, 4.0)
+print(log is None, os.listdir(os.path.dirname(prefix)))
+print([len(engine["events"]) for engine in document(prefix, 1e6)["engines"]])
+"""
+
+
+@pytest.mark.covers("Full disk", "eager")
+def test_no_room_for_the_timeline(run: Run) -> None:
+    done = run(TIMELINE, "size=64k")
+    assert done.returncode == 0, done
+    assert done.stderr.count("The timeline is left out") == 1
+    assert "No space left on device" in done.stderr
+    assert done.stdout == "True []\n[]\n", "a cut file is left"
+    assert run(TIMELINE, "size=256k").stdout == "False ['timeline.0']\n[1]\n"
+
+
 FILLED_LATER = """
 import os, sys
 from vllm_qllm.metrics.layout import Layout

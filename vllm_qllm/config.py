@@ -21,6 +21,8 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_CLASSES = 8
 CARRIER = "priority"  # the field of vLLM's additional_config that carries a configuration
 CHECKPOINTS = ("expert", "layer", "none")
+# 128 bytes each. What true stands for is about a minute of a busy GPU, and more of a CPU.
+MIN_EVENTS, TIMELINE_EVENTS, MAX_EVENTS = 1024, 2**16, 2**20
 SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
 
 
@@ -142,6 +144,8 @@ class PriorityConfig:
         progress_cap: a request that has produced this fraction of its ``max_tokens`` loses its
             KV blocks after all others.
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
+        timeline: number of events of the timeline to keep; 0 for no timeline, True for
+            TIMELINE_EVENTS.
     """
 
     policy: str = "strict"
@@ -152,6 +156,7 @@ class PriorityConfig:
     max_preemptions: int = 8
     progress_cap: float = 0.9
     service_tiers: Mapping[str, int] = field(default_factory=dict)
+    timeline: int = 0
 
     def __post_init__(self) -> None:
         _check(
@@ -193,6 +198,7 @@ class PriorityConfig:
             "a fraction above 0, at most 1",
         )
         object.__setattr__(self, "service_tiers", self._tiers(self.service_tiers))
+        object.__setattr__(self, "timeline", self._events(self.timeline))
 
     def _check_classes(self) -> None:
         classes = self.classes
@@ -220,6 +226,18 @@ class PriorityConfig:
             classes[-1].max_priority,
             "null: the last class takes all remaining priorities",
         )
+
+    @staticmethod
+    def _events(given: Any) -> int:
+        if isinstance(given, bool):
+            return TIMELINE_EVENTS if given else 0
+        _check(
+            _is_int(given) and (given == 0 or MIN_EVENTS <= given <= MAX_EVENTS),
+            "timeline",
+            given,
+            f"true, false, or a number of events from {MIN_EVENTS} to {MAX_EVENTS}",
+        )
+        return int(given)
 
     def _tiers(self, given: Mapping[str, int]) -> dict[str, int]:
         _check(isinstance(given, Mapping), "service_tiers", given, "an object of tier: priority")

@@ -45,6 +45,10 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         for v in ("1", None, True, NAN, 0, -1, 1.01)
     ),
     *(
+        ("timeline", {"timeline": v}, v, "1048576")
+        for v in ("true", None, 1, 1023, 2**20 + 1, -1024, 4096.0, NAN, INF, [4096])
+    ),
+    *(
         ("classes[].name", classes(name=v), v, "lower-case")
         for v in ("", "A", "1a", "a-b", "ä", "a" * 64, "a\n", 1, None, ["a"])
     ),

@@ -51,6 +51,7 @@ configs = st.fixed_dictionaries(
         "max_preemptions": st.integers(0, 1000),
         "progress_cap": st.floats(0.001, 1),
         "service_tiers": tiers,
+        "timeline": st.just(0) | st.integers(1024, 2**20),
     },
 )
 
@@ -103,6 +104,11 @@ def test_defaults_are_the_documented_ones() -> None:
         ("best_effort", None),
     ]
     assert [config.rank(p) for p in (-5, 0, 1, 100)] == [0, 0, 1, 1]
+
+
+def test_a_timeline_has_a_size_of_its_own_accord() -> None:
+    assert PriorityConfig().timeline == PriorityConfig.from_dict({"timeline": False}).timeline == 0
+    assert PriorityConfig.from_dict({"timeline": True}).timeline == 65536
 
 
 scalars = (

@@ -13,7 +13,7 @@ from vllm.v1.engine import EngineCoreRequestType
 import vllm_qllm.engine.controller
 from tests.engine.bare_scheduler import BE, LS, BareScheduler, Clock, Make
 from vllm_qllm.engine.controller import GRAMMAR_POLL_S, Controller
-from vllm_qllm.execution.protocol import Suspended
+from vllm_qllm.execution.protocol import Place, Suspended
 from vllm_qllm.policy import Run
 
 PROTECTED = Run(1, budget=0.05, protected=True)
@@ -56,7 +56,7 @@ class Driver:
         """The running step stops; returns for how long it may then run on."""
         self.bare.clock.now += ran
         step = self.bare.step_in_flight
-        return self.controller.on_suspended(Suspended(step.number, 1))
+        return self.controller.on_suspended(Suspended(step.number, 1, Place(0, "before attention")))
 
     @property
     def raised(self) -> bool:

@@ -40,7 +40,7 @@ def test_the_directory_is_private_and_new() -> None:
     mode = os.stat(os.path.dirname(first)).st_mode
     assert stat.S_IMODE(mode) == 0o700
     assert location.store_path(3) == f"{second}.3"
-    assert location.prepared() == (("latency_sensitive", "best_effort"), second)
+    assert location.prepared() == (("latency_sensitive", "best_effort"), second, False)
 
 
 def test_a_variable_from_elsewhere_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,11 +25,13 @@ def temporary() -> Iterator[Path]:
 
 
 @pytest.mark.covers("--api-server-count 2", "eager")
+@pytest.mark.covers("Timeline", "eager")
 def test_both_know_the_policy_and_nothing_is_left(
     tiny_model: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with serve(tiny_model, tmp_path / "log", *STRICT, "--api-server-count", "2") as server:
+    arguments = (*STRICT, "--priority-config", '{"timeline": 2048}', "--api-server-count", "2")
+    with serve(tiny_model, tmp_path / "log", *arguments) as server:
         assert len(list(temporary.glob("vllm-qllm-*"))) == 1
         # A new connection a request: the kernel spreads them over both servers.
         for _ in range(8):
@@ -44,6 +47,9 @@ def test_both_know_the_policy_and_nothing_is_left(
         key = 'qllm_generated_tokens_total{class="best_effort"}'
         for _ in range(4):
             assert server.samples()[key] == 16
+            (engine,) = json.loads(server.get("/qllm/timeline?seconds=600"))["engines"]
+            ends = [e["tokens"] for e in engine["events"] if e["kind"] == "request_finished"]
+            assert ends == [2] * 8
         # One that is being answered must not keep the server alive.
         busy = threading.Thread(target=_ask_for_much, args=(server.url,), daemon=True)
         busy.start()

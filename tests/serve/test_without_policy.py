@@ -43,6 +43,12 @@ def test_every_feature_answers_the_same(plain: Server, server: Server) -> None:
     asyncio.run(compare())
 
 
+def test_nothing_is_below_qllm(plain: Server) -> None:
+    with pytest.raises(OSError, match="404"):
+        plain.get("/qllm/timeline")
+    assert "/qllm" not in plain.get("/openapi.json")
+
+
 CHAT: Json = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 RESPONSE: Json = {"input": "hi", "max_output_tokens": 2, "store": False}
 

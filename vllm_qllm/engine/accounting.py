@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the scheduler does to the numbers on ``/metrics``, by class."""
+"""From what the scheduler does to the numbers on ``/metrics``, by class, and to the timeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.engine.step import Step
+from vllm_qllm.execution.protocol import Place
 from vllm_qllm.metrics.recorder import Recorder
+from vllm_qllm.timeline.log import TimelineLog
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -27,42 +29,73 @@ OUTCOME = {
 
 @dataclass(slots=True)
 class Clock:
-    """One request's times, ``time.monotonic()`` seconds, and its tokens so far."""
+    """One request's times, ``time.monotonic()`` seconds, and its tokens so far.
+
+    ``serial`` is its number in the timeline.
+    """
 
     rank: int
     arrived: float
+    serial: int = 0
     started: float | None = None
     first_token: float | None = None
     tokens: int = 0
 
 
 class Accounting:
-    """Follows every request of one scheduler from arrival to end."""
+    """Follows every request of one scheduler from arrival to end.
 
-    def __init__(self, scheduler: PriorityScheduler, recorder: Recorder) -> None:
+    Args:
+        scheduler: whose requests and steps these are.
+        recorder: of the numbers on ``/metrics``.
+        log: of the timeline; None when it is off.
+    """
+
+    def __init__(
+        self, scheduler: PriorityScheduler, recorder: Recorder, log: TimelineLog | None = None
+    ) -> None:
         self._scheduler = scheduler
         self._recorder = recorder
+        self._log = log
         self._clocks: dict[str, Clock] = {}
 
     def arrived(self, request: Request) -> None:
         """Start the clock, at the moment the IO thread noted if there is one."""
-        if request.request_id not in self._clocks:
-            arrived = getattr(request, "priority_arrived", None) or time.monotonic()
-            self._clocks[request.request_id] = Clock(self._scheduler.rank(request), arrived)
+        if request.request_id in self._clocks:
+            return
+        arrived = getattr(request, "priority_arrived", None) or time.monotonic()
+        clock = Clock(self._scheduler.rank(request), arrived)
+        self._clocks[request.request_id] = clock
+        if self._log is not None:
+            clock.serial = self._log.request_arrived(
+                clock.rank,
+                request.request_id,
+                request.num_prompt_tokens,
+                request.max_tokens,
+                arrived,
+            )
 
     def scheduled(self, step: Step, now: float) -> None:
         """Note the first work of each request in ``step``, and who waits."""
+        log = self._log
+        if log is not None and step.request_ids:
+            log.step_started(step, len(self._scheduler.in_flight) - 1, now)
         for request_id in step.request_ids:
             clock = self._clocks.get(request_id)
             if clock is not None and clock.started is None:
                 clock.started = now
                 self._recorder.response(clock.rank, now - clock.arrived)
+                if log is not None:
+                    response = now - clock.arrived
+                    log.request_started(clock.rank, clock.serial, step, response, now)
         if step.request_ids and len(self._scheduler.in_flight) > 1:
             self._recorder.nested_step(self._scheduler.in_flight[-2].rank, step.rank)
-        self._gauges()
+        self._gauges(now)
 
-    def completed(self, requests: Iterable[Request], now: float) -> None:
-        """Note new tokens, and the end of requests that are done."""
+    def completed(self, step: Step, requests: Iterable[Request], now: float) -> None:
+        """Note the end of ``step``, new tokens, and the end of requests that are done."""
+        if self._log is not None and step.request_ids:
+            self._log.step_finished(step, len(self._scheduler.in_flight), now)
         for request in requests:
             clock = self._clocks.get(request.request_id)
             if clock is None:
@@ -73,11 +106,13 @@ class Accounting:
                     clock.first_token = now
                     self._recorder.first_token(clock.rank, now - clock.arrived)
                     self._recorder.prompt_tokens(clock.rank, request.num_prompt_tokens)
+                    if self._log is not None:
+                        self._log.request_first_token(clock.rank, clock.serial, now)
                 clock.tokens += new
                 self._recorder.generated_tokens(clock.rank, new)
             if request.is_finished():
                 self.finished(request, now)
-        self._gauges()
+        self._gauges(now)
 
     def finished(self, request: Request, now: float) -> None:
         """Stop the clock; a second call for the same request does nothing."""
@@ -89,22 +124,31 @@ class Accounting:
             per_token = (now - clock.first_token) / (clock.tokens - 1)
         outcome = OUTCOME.get(request.status, "stop")
         self._recorder.finished(clock.rank, outcome, now - clock.arrived, per_token)
+        if self._log is not None:
+            self._log.request_finished(clock.rank, clock.serial, clock.tokens, outcome, now)
 
     def preempted(self, request: Request) -> None:
         """Note that a request lost its KV blocks."""
         self._recorder.preemption(self._scheduler.rank(request))
+        clock = self._clocks.get(request.request_id)
+        if self._log is not None and clock is not None:
+            self._log.request_preempted(clock.rank, clock.serial, time.monotonic())
 
-    def suspended(self, step: Step, by: int | None) -> None:
+    def suspended(self, step: Step, place: Place, by: int | None, now: float) -> None:
         """Note that ``step`` stopped for class ``by``, or None: its time slice ended."""
         self._recorder.suspension(step.rank, by)
-        self._gauges()
+        if self._log is not None:
+            self._log.step_suspended(step, len(self._scheduler.in_flight) - 1, place, by, now)
+        self._gauges(now)
 
-    def resumed(self, step: Step, seconds: float) -> None:
+    def resumed(self, step: Step, seconds: float, now: float) -> None:
         """Note that ``step`` goes on after ``seconds``."""
         self._recorder.suspended_for(step.rank, seconds)
-        self._gauges()
+        if self._log is not None:
+            self._log.step_resumed(step, len(self._scheduler.in_flight) - 1, now)
+        self._gauges(now)
 
-    def _gauges(self) -> None:
+    def _gauges(self, now: float) -> None:
         scheduler = self._scheduler
         ranks = range(len(scheduler.priority_config.classes))
         running = [0 for _ in ranks]
@@ -114,10 +158,15 @@ class Accounting:
             counts = suspended if request.request_id in suspended_ids else running
             counts[scheduler.rank(request)] += 1
         for rank in ranks:
+            waiting = scheduler.load.queued(rank)
             self._recorder.running(rank, running[rank])
             self._recorder.suspended(rank, suspended[rank])
-            self._recorder.waiting(rank, scheduler.load.queued(rank))
+            self._recorder.waiting(rank, waiting)
+            if self._log is not None:
+                self._log.queue(rank, waiting, running[rank], suspended[rank], now)
 
     def close(self) -> None:
-        """Let go of the recorder's memory."""
+        """Let go of what others read."""
         self._recorder.close()
+        if self._log is not None:
+            self._log.close()

@@ -78,10 +78,10 @@ class Controller:
         step.suspend(now, suspended.checkpoint)
         self._scheduler.load.ran(step, now)
         by = next((r for r, n in enumerate(self._arrivals.pending[: step.rank]) if n), None)
-        self._scheduler.accounting.suspended(step, by)
+        self._scheduler.accounting.suspended(step, suspended.place, by, now)
         plan = self._nest()
         now = time.monotonic()
-        self._scheduler.accounting.resumed(step, now - (step.suspended_at or now))
+        self._scheduler.accounting.resumed(step, now - (step.suspended_at or now), now)
         step.resume(now)
         step.protected = plan.protected
         if not self._scheduler.suspended:

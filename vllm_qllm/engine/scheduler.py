@@ -31,6 +31,8 @@ from vllm_qllm.engine.step import Step
 from vllm_qllm.metrics.location import store_path
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
+from vllm_qllm.timeline.location import ring_path
+from vllm_qllm.timeline.log import open_log
 
 
 class PriorityScheduler(Scheduler):
@@ -56,7 +58,9 @@ class PriorityScheduler(Scheduler):
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
         self.kv_guard = KVGuard(self)
-        self.accounting = Accounting(self, Recorder(self.priority_config, store_path()))
+        recorder = Recorder(self.priority_config, store_path())
+        log = open_log(self.priority_config, ring_path())
+        self.accounting = Accounting(self, recorder, log)
         self._plan: Run | None = None
         self._held: list[Request] = []
         self._step_numbers = itertools.count(1)
@@ -340,7 +344,7 @@ class PriorityScheduler(Scheduler):
         if step.decode_rows:
             self.decode_cost.observe(step.decode_rows, step.ran + now - step.resumed_at)
         self.load.ran(step, now)
-        self.accounting.completed(requests, now)
+        self.accounting.completed(step, requests, now)
         return outputs
 
     def shutdown(self) -> None:

@@ -10,12 +10,21 @@ Experts are reached in the same way where their layer was made opaque (see ``sea
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
+from vllm_qllm.execution.protocol import AFTER_ATTENTION, BEFORE_ATTENTION, EXPERTS, Place
 from vllm_qllm.kernels.moe.row_tiles import in_row_tiles
 
 Checkpoint = Callable[[], None]
+CheckpointAt = Callable[[Place], None]
+
+
+def _at(checkpoint: CheckpointAt, name: str, where: str) -> Checkpoint:
+    """The checkpoint of one place, by the name of its layer ("model.layers.7.self_attn.attn")."""
+    number = re.search(r"\.(\d+)\.", name)
+    return functools.partial(checkpoint, Place(int(number[1]) if number else -1, where))
 
 
 def _before(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,10 +36,9 @@ def _before(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..
     return checked
 
 
-def _around(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
+def _after(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        checkpoint()
         result = function(*args, **kwargs)
         checkpoint()
         return result
@@ -38,12 +46,12 @@ def _around(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..
     return checked
 
 
-def install(layers: dict[str, Any], checkpoint: Checkpoint, *, experts: bool = False) -> int:
+def install(layers: dict[str, Any], checkpoint: CheckpointAt, *, experts: bool = False) -> int:
     """Put a checkpoint before the attention of each layer.
 
     Args:
         layers: vLLM's ``static_forward_context``: layer objects by name.
-        checkpoint: called at each checkpoint.
+        checkpoint: called at each checkpoint, with its place.
         experts: also after the attention of each layer, and among its experts.
 
     Returns:
@@ -53,20 +61,23 @@ def install(layers: dict[str, Any], checkpoint: Checkpoint, *, experts: bool = F
         RuntimeError: no layer of the model has attention that is known here.
     """
     count = 0
-    for layer in layers.values():
+    for name, layer in layers.items():
         if hasattr(layer, "forward_impl"):  # MLA: the op calls layer.forward_impl
-            owner, name = layer, "forward_impl"
+            owner, method = layer, "forward_impl"
         elif hasattr(getattr(layer, "impl", None), "forward"):  # the op calls layer.impl.forward
-            owner, name = layer.impl, "forward"
+            owner, method = layer.impl, "forward"
         else:
             continue
-        wrap = _around if experts else _before
-        setattr(owner, name, wrap(checkpoint, getattr(owner, name)))
+        forward = _before(_at(checkpoint, name, BEFORE_ATTENTION), getattr(owner, method))
+        if experts:
+            forward = _after(_at(checkpoint, name, AFTER_ATTENTION), forward)
+        setattr(owner, method, forward)
         count += 2 if experts else 1
     if not count:
         raise RuntimeError("the model has no attention layer at which a step could be suspended")
     if experts:
-        count += sum(_among_experts(layer, checkpoint) for layer in layers.values())
+        for name, layer in layers.items():
+            count += _among_experts(layer, _at(checkpoint, name, EXPERTS))
     return count
 
 

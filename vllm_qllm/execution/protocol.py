@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 NEVER = 2**63 - 1
+BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS = "before attention", "after attention", "experts"
+WHERE = (BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS)
 
 
 class Order(NamedTuple):
@@ -32,12 +34,31 @@ class Order(NamedTuple):
     deadline: int
 
 
+class Place(NamedTuple):
+    """Where in the model a checkpoint is.
+
+    Attributes:
+        layer: number of the layer, as its name says; -1 when its name says none.
+        where: one of :data:`WHERE`.
+    """
+
+    layer: int
+    where: str
+
+
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """A worker's answer in place of a result: the step stopped at ``checkpoint`` (from 1)."""
+    """A worker's answer in place of a result: the step stopped.
+
+    Attributes:
+        number: of the step.
+        checkpoint: how many checkpoints the step has met, this one included.
+        place: where in the model that is.
+    """
 
     number: int
     checkpoint: int
+    place: Place
 
 
 def deadline(budget: float | None) -> int:

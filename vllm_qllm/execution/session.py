@@ -13,7 +13,7 @@ from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
-from vllm_qllm.execution.protocol import Order, Suspended
+from vllm_qllm.execution.protocol import Order, Place, Suspended
 
 Suspend = Callable[[Suspended], int]
 
@@ -64,8 +64,12 @@ class Session:
         finally:
             self._order, self._passed = outer
 
-    def checkpoint(self) -> None:
-        """Suspend the running step here if its deadline has passed or the flag names it."""
+    def checkpoint(self, place: Place) -> None:
+        """Suspend the running step if its deadline has passed or the flag names it.
+
+        Args:
+            place: where in the model this is.
+        """
         order = self._order
         if order is None:
             return
@@ -77,7 +81,7 @@ class Session:
         self._order = None
         self._suspended_lanes.add(order.lane)
         adapters = self._adapters.active
-        deadline = self._suspend(Suspended(order.number, passed))
+        deadline = self._suspend(Suspended(order.number, passed, place))
         self._suspended_lanes.remove(order.lane)
         self._lanes.activate(order.lane)
         self._adapters.restore(adapters)

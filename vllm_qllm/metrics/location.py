@@ -20,10 +20,17 @@ logger = logging.getLogger("vllm.qllm")
 
 
 class Prepared(NamedTuple):
-    """What this process was prepared for: names of the classes, and the prefix of the stores."""
+    """What this process was prepared for.
+
+    Attributes:
+        classes: names of the classes.
+        prefix: of the stores.
+        timeline: whether engines record what they do, too.
+    """
 
     classes: tuple[str, ...]
     prefix: str
+    timeline: bool = False
 
 
 _prepared: Prepared | None = None
@@ -55,7 +62,7 @@ def prepare(config: PriorityConfig, *, inherit: bool = False) -> str:
             return ""
         atexit.register(_remove, directory, os.getpid())
         prefix = os.environ[VARIABLE] = os.path.join(directory, "metrics")
-    _prepared = Prepared(tuple(c.name for c in config.classes), prefix)
+    _prepared = Prepared(tuple(c.name for c in config.classes), prefix, bool(config.timeline))
     return prefix
 
 

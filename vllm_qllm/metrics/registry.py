@@ -42,4 +42,4 @@ def with_priority_families(families: Iterable[Family]) -> Iterable[Family]:
 
 @functools.cache
 def _collector(prepared: location.Prepared) -> PriorityCollector:
-    return PriorityCollector(*prepared)
+    return PriorityCollector(prepared.classes, prepared.prefix)

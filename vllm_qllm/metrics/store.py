@@ -8,6 +8,7 @@ import os
 import struct
 from pathlib import Path
 
+from vllm_qllm import mapped_file
 from vllm_qllm.metrics.layout import Layout
 
 MAGIC = b"qllm\0\0\0\1"
@@ -46,20 +47,7 @@ class Store:
         if path is None:
             self._map = bytearray(size)
         else:
-            # Readers find either no file or a complete one.
-            draft = Path(f"{path}.{os.getpid()}.new")
-            try:
-                with draft.open("x+b") as file:
-                    # All of it now: a store into a mapped page that the disk has no room for
-                    # would end the process with SIGBUS.
-                    os.posix_fallocate(file.fileno(), 0, size)
-                    file.write(_header(layout))
-                    file.flush()
-                    self._map = mmap.mmap(file.fileno(), size)
-                draft.rename(path)
-            except OSError:
-                draft.unlink(missing_ok=True)
-                raise
+            self._map = mapped_file.create(path, size, _header(layout))
         self.slots = memoryview(self._map)[HEADER.size :].cast("d")
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where HTTP servers take requests and show metrics."""
+"""Where HTTP servers take requests, show metrics and get further routes."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
     return __init__
 
 
+def _load_endpoint_plugins(original: Callable[..., Any]) -> Callable[..., Any]:
+    def load_endpoint_plugins(supported_tasks: Any = None) -> Any:
+        from vllm_qllm.api.endpoints import endpoints
+
+        return [*original(supported_tasks), *endpoints()]
+
+    return load_endpoint_plugins
+
+
 # Replaced where it is used: vLLM's router imports the function by name.
 HTTP = (
     Seam(
@@ -62,5 +71,13 @@ HTTP = (
         ("self", "engine_client", "models", "request_logger", "return_tokens_as_token_ids"),
         "service_tier, and refusing priorities that cannot be understood",
         _serving_init,
+    ),
+    Seam(
+        "vllm.plugins",
+        "",
+        "load_endpoint_plugins",
+        ("supported_tasks",),
+        "routes below /qllm/ that the priority configuration asks for",
+        _load_endpoint_plugins,
     ),
 )

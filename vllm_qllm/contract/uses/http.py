@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Request handlers and metrics."""
+"""Request handlers, metrics and further routes."""
 
 from __future__ import annotations
 
@@ -77,4 +77,29 @@ METRICS = (
     ),
 )
 
-DEPENDENCIES: tuple[Dependency, ...] = (*HTTP, *METRICS)
+ROUTES = (
+    *uses(
+        "vllm.plugins:",
+        signature(
+            "load_endpoint_plugins",
+            "seams.http:_load_endpoint_plugins",
+            "Ours are added to those that it finds.",
+        ),
+    ),
+    *uses(
+        "vllm.plugins.endpoint_plugins.interface:",
+        body(
+            "EndpointPlugin",
+            "timeline.endpoint:TimelineEndpoint",
+            "What an endpoint plugin must have.",
+        ),
+        body(
+            "attach_endpoint_plugins",
+            "api.endpoints:endpoints",
+            "Asks for the plugins when the engine's configuration is known, and imports the "
+            "function by name at that time.",
+        ),
+    ),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = (*HTTP, *METRICS, *ROUTES)

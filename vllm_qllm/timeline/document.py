@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON document that ``/qllm/timeline`` answers, and that pictures are made from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm_qllm.timeline import location, window
+from vllm_qllm.timeline.ring import Record, read
+
+FORMAT, VERSION = "vllm-qllm timeline", 1
+
+
+def document(prefix: str, seconds: float) -> dict[str, Any]:
+    """What the engines of this server did in the last ``seconds``.
+
+    Args:
+        prefix: of the server's files (see :mod:`vllm_qllm.metrics.location`).
+        seconds: of the past; what was still going on at their beginning is there from its start.
+
+    Returns:
+        As ``docs/timeline.md`` says.
+
+    Raises:
+        NoRing: a file is not a ring of this version.
+    """
+    engines = [engine(path, seconds, index=int(path.suffix[1:])) for path in location.rings(prefix)]
+    return {"format": FORMAT, "version": VERSION, "seconds": seconds, "engines": engines}
+
+
+def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
+    """One engine's part of the document."""
+    now = time.monotonic_ns()
+    found = read(path)
+    classes = tuple(str(name) for name in found.description["classes"])  # type: ignore[attr-defined]
+    start = now - int(seconds * 1e9)
+    kept = window.since(found.records, start)
+    oldest = found.records[0].time if found.records else None
+    overwritten = found.written - len(found.records)
+    return {
+        "engine": index,
+        "pid": found.description["pid"],
+        "classes": classes,
+        "start": start / 1e9,
+        "now": now / 1e9,
+        "wall_clock_offset": found.description["wall_clock_offset"],
+        "recorded": found.written,
+        "complete": not overwritten or (oldest is not None and oldest <= start),
+        "events": [event(record, classes) for record in kept],
+    }
+
+
+def event(record: Record, classes: tuple[str, ...]) -> dict[str, Any]:
+    """One event; its keys are those of its kind."""
+    kind = record.kind
+    shown: dict[str, Any] = {
+        "number": record.number,
+        "time": record.time / 1e9,
+        "kind": kind.name,
+        "class": classes[record.rank],
+    }
+    if kind.about:
+        shown[kind.about] = record.subject
+    for value, stored in zip(kind.values, record.values, strict=True):
+        shown[value.name] = value.show(stored, classes)
+    if record.label:
+        shown["id"] = record.label
+    return shown
