@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vllm_qllm.timeline import events
-from vllm_qllm.timeline.ring import LABEL, NoRing, Ring, read
+from vllm_qllm.timeline.ring import LABEL, NoRing, Ring, read, records
 
 CAPACITY = 16
 
@@ -27,7 +27,7 @@ def test_events_come_back_as_they_were(path: Path) -> None:
     found = read(path)
     assert found.description == {"classes": ["a", "b"]}
     assert found.written == 2
-    first, second = found.records
+    first, second = records(found.rows)
     assert first == (1, 5, events.REQUEST_ARRIVED, 1, 7, (100, 64), "chatcmpl-ä")
     assert second == (2, 2**62, events.STEP_SUSPENDED, 1, 2**40, (0, 3, -1, 2, 0), "")
 
@@ -41,15 +41,15 @@ def test_the_oldest_are_overwritten(path: Path, count: int) -> None:
     assert found.written == count
     # The slot that the next event goes to may be in the middle of being written.
     left = min(count, CAPACITY - 1)
-    assert [r.number for r in found.records] == list(range(count - left + 1, count + 1))
-    assert all(r.number == r.time == r.values[0] for r in found.records)
+    assert [r.number for r in records(found.rows)] == list(range(count - left + 1, count + 1))
+    assert all(r.number == r.time == r.values[0] for r in records(found.rows))
 
 
 def test_a_long_name_is_cut(path: Path) -> None:
     ring = Ring(path, CAPACITY, {})
     ring.append(1, events.REQUEST_ARRIVED, 0, 1, (1, 1), b"x" * 500)
     ring.append(1, events.REQUEST_ARRIVED, 0, 1, (1, 1), ("x" + "ä" * 100).encode())
-    long, cut_in_a_letter = read(path).records
+    long, cut_in_a_letter = records(read(path).rows)
     assert long.label == "x" * LABEL
     assert cut_in_a_letter.label == "x" + "ä" * ((LABEL - 1) // 2)
 
@@ -76,10 +76,10 @@ def test_what_is_written_meanwhile_is_left_out(path: Path) -> None:
             assert writer.stdout.readline() == b"ready\n"
             seen = set()
             for _ in range(300):
-                records = read(path).records
-                numbers = [r.number for r in records]
+                rows = records(read(path).rows)
+                numbers = [r.number for r in rows]
                 assert numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True
-                for r in records:
+                for r in rows:
                     assert r.values == (r.number,) * 5, r
                     assert (r.time, r.subject, r.label) == (r.number, r.number, str(r.number)), r
                 seen.update(numbers)

@@ -3,22 +3,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vllm_qllm.timeline import events
-from vllm_qllm.timeline.events import Kind
-from vllm_qllm.timeline.ring import Record
+from vllm_qllm.timeline.events import CODES, Kind
+from vllm_qllm.timeline.ring import ROW, Rows
 from vllm_qllm.timeline.window import since
 
 
-def records(*rows: tuple[int, Kind, int, int]) -> list[Record]:
+def records(*rows: tuple[int, Kind, int, int]) -> Rows:
     """From time, kind, rank and subject."""
-    return [
-        Record(number, time, kind, rank, subject, (0,) * len(kind.values), "")
-        for number, (time, kind, rank, subject) in enumerate(rows, 1)
-    ]
+    found = np.zeros(len(rows), ROW)
+    for number, (time, kind, rank, subject) in enumerate(rows, 1):
+        found[number - 1] = (number, time, CODES[kind.name], rank, subject, 0, b"")
+    return found
 
 
-def numbers(found: list[Record]) -> list[int]:
-    return [record.number for record in found]
+def numbers(found: Rows) -> list[int]:
+    return [int(number) for number in found["number"]]
 
 
 def test_a_step_that_was_going_on_is_there_from_its_start() -> None:

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vllm_qllm.timeline import location, window
-from vllm_qllm.timeline.ring import Record, read
+from vllm_qllm.timeline.ring import Record, read, records
 
 FORMAT, VERSION = "vllm-qllm timeline", 1
 
@@ -34,11 +36,10 @@ def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
     """One engine's part of the document."""
     now = time.monotonic_ns()
     found = read(path)
-    classes = tuple(str(name) for name in found.description["classes"])  # type: ignore[attr-defined]
+    classes = tuple(found.description["classes"])
     start = now - int(seconds * 1e9)
-    kept = window.since(found.records, start)
-    oldest = found.records[0].time if found.records else None
-    overwritten = found.written - len(found.records)
+    kept = window.since(found.rows, start)
+    times = found.rows["time"]
     return {
         "engine": index,
         "pid": found.description["pid"],
@@ -47,8 +48,8 @@ def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
         "now": now / 1e9,
         "wall_clock_offset": found.description["wall_clock_offset"],
         "recorded": found.written,
-        "complete": not overwritten or (oldest is not None and oldest <= start),
-        "events": [event(record, classes) for record in kept],
+        "complete": len(times) == found.written or bool(np.min(times) <= start),
+        "events": [event(record, classes) for record in records(kept)],
     }
 
 

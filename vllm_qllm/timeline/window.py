@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
-from vllm_qllm.timeline.events import QUEUE
-from vllm_qllm.timeline.ring import Record
+from vllm_qllm.timeline.events import CODES, KINDS, QUEUE
+from vllm_qllm.timeline.ring import Rows
+
+# By code of the kind.
+_ENDS = np.array([kind.ends for kind in KINDS])
+_SUBJECTS = ("", "step", "request")
+_ABOUT = np.array([_SUBJECTS.index(kind.about) for kind in KINDS])
 
 
-def since(records: Sequence[Record], time: int) -> list[Record]:
+def since(rows: Rows, time: int) -> Rows:
     """The records of ``time`` (nanoseconds) and later, and what they need to be understood.
 
     That is: all records of steps and requests that had not ended then, and the state of each
     queue at that time.
     """
-    gone = {(r.kind.about, r.subject) for r in records if r.time < time and r.kind.ends}
-    queues = {r.rank: r.number for r in records if r.kind is QUEUE and r.time < time}
-    before = set(queues.values())
-    return [
-        r
-        for r in records
-        if r.time >= time
-        or r.number in before
-        or (r.kind.about and (r.kind.about, r.subject) not in gone)
-    ]
+    before = rows["time"] < time
+    about = _ABOUT[rows["kind"]]
+    key = rows["subject"] * len(_SUBJECTS) + about
+    gone = key[before & _ENDS[rows["kind"]]]
+    keep = ~before | ((about > 0) & ~np.isin(key, gone))
+    queues = np.flatnonzero(before & (rows["kind"] == CODES[QUEUE.name]))
+    last = {int(rows["rank"][index]): index for index in queues}
+    keep[list(last.values())] = True
+    return rows[keep]
