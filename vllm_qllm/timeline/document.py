@@ -46,7 +46,6 @@ def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
         "classes": classes,
         "start": start / 1e9,
         "now": now / 1e9,
-        "wall_clock_offset": found.description["wall_clock_offset"],
         "recorded": found.written,
         "complete": len(times) == found.written or bool(np.min(times) <= start),
         "events": [event(record, classes) for record in records(kept)],

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,17 +36,12 @@ def open_log(config: PriorityConfig, path: str | Path | None) -> TimelineLog | N
     if not config.timeline or path is None:
         return None
     classes = tuple(c.name for c in config.classes)
-    about = {"classes": classes, "pid": os.getpid(), "wall_clock_offset": _wall_clock_offset()}
+    about = {"classes": classes, "pid": os.getpid()}
     try:
         return TimelineLog(Ring(path, config.timeline, about), len(classes))
     except OSError as error:
         logger.warning("The timeline is left out: %s.", error)
         return None
-
-
-def _wall_clock_offset() -> float:
-    """Seconds to add to ``time.monotonic()`` for ``time.time()``."""
-    return time.time() - time.monotonic()
 
 
 class TimelineLog:
