@@ -61,6 +61,7 @@ SECTIONS = {
         "Prompt embeddings",
         "Beam search",
         "service_tier",
+        "Tenants",
         "Aborts",
         "vllm run-batch",
         "LLM.generate and LLM.chat",

@@ -63,3 +63,30 @@ def config_of(engine_args: Any) -> PriorityConfig | None:
     if policy is None and source is None:
         return None
     return PriorityConfig.load(source, policy)
+
+
+def add_middleware(args: argparse.Namespace) -> None:
+    """Let a server with tenants look at each request first, as if ``--middleware`` said so.
+
+    Args:
+        args: the parsed command line; what it asks for is valid, or refused later.
+
+    Raises:
+        ConfigError: there are tenants, and keys that vLLM itself would look at.
+    """
+    if not hasattr(args, "middleware"):
+        return  # not a server
+    from vllm import envs
+
+    config = PriorityConfig.load(args.priority_config, args.priority_policy)
+    if config.tenants is None:
+        return
+    if args.api_key or envs.VLLM_API_KEY:
+        raise ConfigError(
+            "priority config: tenants is set beside --api-key or VLLM_API_KEY; allowed: one of "
+            "them, as a request has one key (python -m vllm_qllm.keys adds it to the tenants file)"
+        )
+    from vllm_qllm.access.middleware import PATH
+
+    if PATH not in args.middleware:
+        args.middleware = [*args.middleware, PATH]

@@ -146,6 +146,7 @@ class PriorityConfig:
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
         timeline: number of events of the timeline to keep; 0 for no timeline, True for
             TIMELINE_EVENTS.
+        tenants: path of the file that says who may use which class; None: everybody may.
     """
 
     policy: str = "strict"
@@ -157,6 +158,7 @@ class PriorityConfig:
     progress_cap: float = 0.9
     service_tiers: Mapping[str, int] = field(default_factory=dict)
     timeline: int = 0
+    tenants: str | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -199,6 +201,15 @@ class PriorityConfig:
         )
         object.__setattr__(self, "service_tiers", self._tiers(self.service_tiers))
         object.__setattr__(self, "timeline", self._events(self.timeline))
+        if self.tenants is not None:
+            _check(
+                isinstance(self.tenants, str) and self.tenants != "" and "\0" not in self.tenants,
+                "tenants",
+                self.tenants,
+                "the path of a tenants file",
+            )
+            # Other processes may work in other directories.
+            object.__setattr__(self, "tenants", str(Path(self.tenants).absolute()))
 
     def _check_classes(self) -> None:
         classes = self.classes
@@ -269,6 +280,17 @@ class PriorityConfig:
             if cls.max_priority is None or priority <= cls.max_priority:
                 return rank
         raise AssertionError("the last class has no bound")
+
+    def usual_priority(self, rank: int) -> int:
+        """The priority of a class's requests that name none.
+
+        That is 0 in its own class; elsewhere the most urgent of the class or, in one that has no
+        most urgent one, the least urgent.
+        """
+        if self.rank(0) == rank:
+            return 0
+        last = self.classes[rank].max_priority if rank == 0 else None
+        return last if last is not None else self.classes[rank - 1].max_priority + 1  # type: ignore[operator]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form that :meth:`from_dict` accepts."""

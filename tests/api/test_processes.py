@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from vllm.plugins import load_general_plugins
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_qllm.cli import config_of
+from vllm_qllm.config import ConfigError
 
 
 def parse(*arguments: str) -> Namespace:
@@ -55,3 +57,36 @@ def test_without_the_options_nothing_is_added() -> None:
     AsyncEngineArgs.from_cli_args(args)
     assert (args.additional_config or {}) == before
     assert config_of(in_a_new_process(args)) is None
+
+
+def server(*arguments: str) -> Namespace:
+    """As the command line of a server is parsed."""
+    args = parse(*arguments)
+    args.middleware, args.api_key = ["of.the.Operator"], None
+    return args
+
+
+def test_tenants_put_a_middleware_before_every_server(tmp_path: Path) -> None:
+    args = server("--priority-config", f'{{"policy": "step", "tenants": "{tmp_path}/file"}}')
+    AsyncEngineArgs.from_cli_args(args)
+    AsyncEngineArgs.from_cli_args(args)
+    there = pickle.loads(pickle.dumps(args))
+    # The last one is the outermost.
+    assert there.middleware == ["of.the.Operator", "vllm_qllm.access.middleware.AccessMiddleware"]
+
+
+def test_without_tenants_there_is_no_middleware() -> None:
+    args = server("--priority-policy", "step")
+    AsyncEngineArgs.from_cli_args(args)
+    assert args.middleware == ["of.the.Operator"]
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_two_sorts_of_keys_are_refused(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = server("--priority-config", '{"policy": "step", "tenants": "some/file"}')
+    if by == "option":
+        args.api_key = ["a"]
+    else:
+        monkeypatch.setenv("VLLM_API_KEY", "a")
+    with pytest.raises(ConfigError, match="tenants is set beside --api-key"):
+        AsyncEngineArgs.from_cli_args(args)

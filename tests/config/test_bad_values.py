@@ -83,6 +83,7 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     ("classes[z].max_priority", {"classes": [{"name": "z", "max_priority": 5}]}, 5, "null"),
     ("classes[b].max_priority", {"classes": [{"name": "b"}, {"name": "z"}]}, None, "integer"),
+    *(("tenants", {"tenants": v}, v, "path") for v in ("", 3, True, [], {}, "a\0b")),
     ("field", {"polcy": "strict"}, "polcy", "policy"),
     ("classes[] field", classes(max_prio=3), "max_prio", "max_priority"),
     ("service_tiers", {"service_tiers": {"gold": 1}}, "gold", "flex"),

@@ -58,6 +58,9 @@ NOT_OF_VLLM = {
     "samples",
     "json",
     "kill",  # of multiprocessing
+    *("model_validate", "scope", "url"),  # of pydantic and starlette
+    *("st_ino", "st_mtime_ns", "st_size"),  # of os.stat_result
+    *("do", "file", "hash"),  # of argparse.Namespace, as vllm_qllm.keys fills it
 }
 
 
@@ -94,6 +97,8 @@ def defined_here() -> set[str]:
                 for field in node.body:
                     if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                         found.add(field.target.id)
+                    if isinstance(field, ast.Assign):  # a member of an enumeration
+                        found |= {t.id for t in field.targets if isinstance(t, ast.Name)}
             case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
                 found.add(name)
     return found

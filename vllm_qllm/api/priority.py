@@ -41,30 +41,56 @@ def _from_tier(config: PriorityConfig, tier: Any) -> int:
     return config.service_tiers[tier]
 
 
-def priority_of(config: PriorityConfig, request: Any, raw_request: Any | None = None) -> int:
+def asked_of(
+    config: PriorityConfig, request: Any, raw_request: Any | None = None, *, auto_asks: bool = True
+) -> int | None:
     """The priority that a request asks for; all that it says about it must be valid.
 
     Args:
         config: for the priority of each service tier.
         request: the parsed body, a model of vLLM's that allows extra fields.
         raw_request: for the headers; None when the request did not come by HTTP.
+        auto_asks: whether the tier ``auto`` asks for its priority, or for none.
+
+    Returns:
+        None when it asks for none.
 
     Raises:
-        VLLMValidationError: a header, priority or service tier that cannot be understood, or a
-            beam search, which vLLM always runs with priority 0, that asks for another.
+        VLLMValidationError: a header, priority or service tier that cannot be understood.
     """
     # vLLM declares service_tier for responses only; elsewhere it arrives as an extra field.
     tier = getattr(request, "service_tier", None)
-    priority = 0 if tier is None else _from_tier(config, tier)
-    field, said = "service_tier", tier
+    asked = None if tier is None else _from_tier(config, tier)
+    if tier == "auto" and not auto_asks:
+        asked = None
     # Its default is 0; only a priority that the body names comes before the tier.
     if "priority" in request.model_fields_set:
-        field, said = "priority", request.priority
-        priority = _in_range(field, said)
+        asked = _in_range("priority", request.priority)
     header = None if raw_request is None else raw_request.headers.get(PRIORITY_HEADER)
-    if header is not None:
-        field, said = PRIORITY_HEADER, header
-        priority = _from_header(header)
-    if priority != 0 and getattr(request, "use_beam_search", False):
-        raise _refuse(field, said, "nothing but priority 0 with use_beam_search")
+    return asked if header is None else _from_header(header)
+
+
+def priority_of(config: PriorityConfig, request: Any, raw_request: Any | None = None) -> int:
+    """As :func:`asked_of`; 0 for a request that asks for none.
+
+    Raises:
+        VLLMValidationError: also for a beam search that asks for another priority than 0.
+    """
+    priority = asked_of(config, request, raw_request) or 0
+    refuse_beam_search(request, raw_request, priority)
     return priority
+
+
+def refuse_beam_search(request: Any, raw_request: Any | None, priority: int) -> None:
+    """Raise VLLMValidationError for a beam search of another priority than 0.
+
+    vLLM always runs one with priority 0: it would be served in another class than it was given.
+    """
+    if priority == 0 or not getattr(request, "use_beam_search", False):
+        return
+    field, said = "priority", priority
+    if raw_request is not None and PRIORITY_HEADER in raw_request.headers:
+        field, said = PRIORITY_HEADER, raw_request.headers[PRIORITY_HEADER]
+    elif "priority" not in request.model_fields_set and getattr(request, "service_tier", None):
+        field, said = "service_tier", request.service_tier
+    raise _refuse(field, said, "nothing but priority 0 with use_beam_search")

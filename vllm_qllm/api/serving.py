@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teaches vLLM's request handlers priorities and service tiers, when a policy is on."""
+"""Teaches vLLM's request handlers priorities, service tiers and tenants, when a policy is on."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
+from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import tier
-from vllm_qllm.api.priority import priority_of
+from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
+from vllm_qllm.api.sequences import sequences
 from vllm_qllm.config import PriorityConfig, carried
 
 # The methods by which requests enter the handlers; a handler has one or two of them.
@@ -17,7 +21,9 @@ ENTRIES = (
     "create_batch_chat_completion",
     "create_completion",
     "create_responses",
+    "serve_tokens",
 )
+Create = Callable[[Any, Any], Awaitable[Any]]
 
 
 def teach(handler: Any) -> None:
@@ -30,21 +36,57 @@ def teach(handler: Any) -> None:
     if data is None:
         return
     config = PriorityConfig.from_dict(data)
-    handler._get_priority = functools.partial(priority_of, config)
+    handler._get_priority = functools.partial(_priority, config)
     for name in ENTRIES:
         if hasattr(handler, name):
-            setattr(handler, name, _checked(getattr(handler, name), config))
+            setattr(handler, name, _checked(handler, getattr(handler, name), config))
 
 
-def _checked(
-    create: Callable[[Any, Any], Awaitable[Any]], config: PriorityConfig
-) -> Callable[[Any, Any], Awaitable[Any]]:
+def _priority(config: PriorityConfig, request: Any, raw_request: Any = None) -> int:
+    """What vLLM asks for when a request goes to the engine: the header, which it may name, again.
+
+    With tenants it is what was granted, whatever the request says.
+    """
+    if config.tenants is None or raw_request is None:
+        return priority_of(config, request, raw_request)
+    visit = visit_of(raw_request)
+    if visit is None:
+        raise RuntimeError("a request came to the engine without passing the tenants' middleware")
+    return visit.priority
+
+
+def _checked(handler: Any, create: Create, config: PriorityConfig) -> Create:
     @functools.wraps(create)
     async def checked(request: Any, raw_request: Any = None) -> Any:
         asked = getattr(request, "service_tier", None)
         # Before anything is done for the request; and batches of chats read the field alone.
-        request.priority = priority_of(config, request, raw_request)
+        if config.tenants is None or raw_request is None:  # None: a line of run-batch's file
+            request.priority = priority_of(config, request, raw_request)
+        else:
+            granted = _granted(config, request, raw_request)
+            if isinstance(granted, Refusal):
+                return handler.create_error_response(
+                    granted.message,
+                    granted.type_at(raw_request.url.path),
+                    HTTPStatus(granted.status),
+                    granted.param,
+                )
+            request.priority = granted
         serving = tier.serving_tier(config, request.priority, asked)
         return await tier.answer(create, request, raw_request, serving)
 
     return checked
+
+
+def _granted(config: PriorityConfig, request: Any, raw_request: Any) -> int | Refusal:
+    visit = visit_of(raw_request)
+    if visit is None:
+        return Refusal("no_key", "the server takes requests of tenants only, and this one has none")
+    asked = asked_of(config, request, raw_request, auto_asks=False)
+    if getattr(request, "background", False):
+        text = "background is true; allowed: false, as limits hold while a request is answered"
+        return visit.refuse(Refusal("background", text, param="background"))
+    granted = visit.ask(asked, sequences(request))
+    if not isinstance(granted, Refusal):
+        refuse_beam_search(request, raw_request, granted)
+    return granted

@@ -77,6 +77,12 @@ def store_path(engine_index: int = 0) -> str | None:
     return f"{prefix}.{engine_index}" if prefix else None
 
 
+def beside(name: str) -> str | None:
+    """Path of another file that all processes of this server share; None: there is no place."""
+    prefix = os.environ.get(VARIABLE)
+    return os.path.join(os.path.dirname(prefix), name) if prefix else None
+
+
 def stores(prefix: str) -> list[Path]:
     """The stores that exist now."""
     path = Path(prefix)

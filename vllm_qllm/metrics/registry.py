@@ -12,6 +12,7 @@ from itertools import chain
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 
+from vllm_qllm.access.collector import AccessCollector
 from vllm_qllm.metrics import location
 from vllm_qllm.metrics.collector import PriorityCollector
 
@@ -28,6 +29,7 @@ def with_priority_metrics(registry: CollectorRegistry) -> CollectorRegistry:
     several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
     if prepared is not None and not several and registry not in _registered:
         registry.register(_collector(prepared))
+        registry.register(AccessCollector())
         _registered.add(registry)
     return registry
 
@@ -37,7 +39,7 @@ def with_priority_families(families: Iterable[Family]) -> Iterable[Family]:
     prepared = location.prepared()
     if prepared is None:
         return families
-    return chain(families, _collector(prepared).collect())
+    return chain(families, _collector(prepared).collect(), AccessCollector().collect())
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def _init(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_cli_args(cls: Any, args: Any) -> Any:
-        from vllm_qllm.cli import OPTIONS
+        from vllm_qllm.cli import OPTIONS, add_middleware
         from vllm_qllm.support import refuse_front_end
 
         engine_args = original(cls, args)
@@ -48,6 +48,7 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
         if given := {option: value for option, value in given.items() if value is not None}:
             refuse_front_end(args)
             args.additional_config = {**(args.additional_config or {}), **given}
+            add_middleware(args)
         return engine_args
 
     return from_cli_args

@@ -45,6 +45,36 @@ HTTP = (
             signature(entry, "api.serving:ENTRIES", "Requests enter by it and are checked first."),
         )
     ),
+    *uses(
+        "vllm.entrypoints.scale_out.token_in_token_out.serving:ServingTokens",
+        signature(
+            "serve_tokens", "api.serving:ENTRIES", "Requests enter by it and are checked first."
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.serve.engine.serving:BaseServing",
+        signature(
+            "create_error_response",
+            "api.serving:_checked",
+            "What a tenant is refused with; routes answer it with its status.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.serve.middleware.register:",
+        body(
+            "init_entrypoints_middleware",
+            "cli:add_middleware",
+            "Adds the classes of --middleware last, so that ours is the outermost.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.anthropic.serving:AnthropicServingMessages",
+        body(
+            "create_messages",
+            "access.door:_LISTED",
+            "Goes through create_chat_completion, where the class is found out.",
+        ),
+    ),
 )
 
 METRICS = (

@@ -34,6 +34,11 @@ OPTIONS = (
         "vllm.plugins:",
         body("load_general_plugins", "__init__:__getattr__", "LLM(...) needs the plugin before."),
     ),
+    *uses(
+        "vllm.entrypoints.launchers.cli_args:FrontendArgs",
+        attribute("middleware", "cli:add_middleware", "Tenants add one."),
+        attribute("api_key", "cli:add_middleware", "Refused beside tenants."),
+    ),
     *uses("vllm:", attribute("LLM", "__init__:__getattr__", "What users get.")),
     *uses("vllm.logger:", signature("init_logger", "apply", "Says at start what is on.")),
 )
@@ -87,6 +92,7 @@ CONFIG = (
         "vllm.envs:",
         attribute("VLLM_USE_V2_MODEL_RUNNER", "findings:model_runner", "Chooses the runner."),
         attribute("VLLM_USE_RUST_FRONTEND", "support", "It passes by the handlers."),
+        attribute("VLLM_API_KEY", "cli:add_middleware", "Refused beside tenants."),
     ),
     *uses(
         "vllm.triton_utils:",

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the middleware does before and after the application: places, bodies, web sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.access.gates import config_with
+from vllm_qllm.access import gate as gates
+from vllm_qllm.access.middleware import AccessMiddleware
+from vllm_qllm.config import CARRIER, PriorityConfig
+
+LIMITS = {"agent": {"max_concurrent": 1}}
+TENANTS = {"a": {"classes": LIMITS, "operator": True}, "b": {"classes": {"batch": {}}}}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[PriorityConfig]:
+    yield config_with(tmp_path, TENANTS, max_body_bytes=1024)
+    gates._gate = None
+
+
+class Client:
+    """A connection: what it sends, and what it was sent."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self.messages, self.sent = list(messages), []
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.messages:
+            await asyncio.sleep(3600)
+        return self.messages.pop(0)
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+
+def scope(kind: str, path: str, key: str = "a", *headers: tuple[bytes, bytes]) -> Scope:
+    sent = [(b"authorization", f"Bearer {key}".encode()), *headers]
+    return {"type": kind, "path": path, "method": "POST", "headers": sent, "root_path": ""}
+
+
+def started(app: Any, config: PriorityConfig) -> AccessMiddleware:
+    """The middleware before an application, after the server's start."""
+    engine = SimpleNamespace(
+        vllm_config=SimpleNamespace(additional_config={CARRIER: config.to_dict()})
+    )
+    server = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+
+    middleware = AccessMiddleware(outer)
+    client = Client()
+    asyncio.run(middleware({"type": "lifespan", "app": server}, client.receive, client.send))
+    return middleware
+
+
+def active() -> float:
+    gate = gates.this_gate()
+    assert gate is not None
+    return gate.limiter.numbers("a", "agent")[0]
+
+
+async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+def test_nobody_comes_in_before_the_start() -> None:
+    client = Client()
+    with pytest.raises(RuntimeError, match="not started"):
+        asyncio.run(AccessMiddleware(ok)(scope("http", "/health"), client.receive, client.send))
+    assert not client.sent
+
+
+def test_a_file_that_broke_during_the_start_ends_it(config: PriorityConfig) -> None:
+    Path(str(config.tenants)).write_text("{")
+    engine = SimpleNamespace(
+        vllm_config=SimpleNamespace(additional_config={CARRIER: config.to_dict()})
+    )
+    server = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+    client = Client({"type": "lifespan.startup"})
+    asyncio.run(
+        AccessMiddleware(ok)({"type": "lifespan", "app": server}, client.receive, client.send)
+    )
+    assert client.sent[0]["type"] == "lifespan.startup.failed"
+    assert "tenants.json" in client.sent[0]["message"]
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled"])
+def test_a_place_is_given_back_however_it_ends(config: PriorityConfig, end: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert active() == 1
+        if end == "raises":
+            raise ValueError(end)
+        if end == "is cancelled":
+            await asyncio.sleep(3600)
+
+    async def ask() -> None:
+        client = Client()
+        running = asyncio.create_task(
+            middleware(scope("websocket", "/v1/realtime"), client.receive, client.send)
+        )
+        await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    middleware = started(app, config)
+    asyncio.run(ask())
+    assert active() == 0
+
+
+@pytest.mark.parametrize(("key", "closed"), [("b", "class"), ("wrong", "unknown_key")])
+def test_web_sockets_are_refused_before_they_open(
+    config: PriorityConfig, key: str, closed: str
+) -> None:
+    """vLLM runs what comes by them with priority 0, which is of class agent here."""
+    client = Client()
+    asyncio.run(
+        started(ok, config)(scope("websocket", "/v1/realtime", key), client.receive, client.send)
+    )
+    assert client.sent == [{"type": "websocket.close", "code": 1008, "reason": closed}]
+
+
+def test_a_long_body_is_not_handed_on(config: PriorityConfig) -> None:
+    """An application that answers what it has read of it is not heard."""
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            seen.append(len(message["body"]))
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b"half"})
+
+    piece = {"type": "http.request", "body": b"a" * 500, "more_body": True}
+    client = Client(*[piece] * 5)
+    path = "/v1/completions"
+    asyncio.run(started(app, config)(scope("http", path), client.receive, client.send))
+    assert client.status == 413 and seen == [500, 500]
+    assert b"half" not in client.sent[1]["body"]
+
+
+@pytest.mark.parametrize("said", ["1025", "9" * 6000, "0" * 30 + "2000"])
+def test_a_body_that_says_it_is_long_is_not_read(config: PriorityConfig, said: str) -> None:
+    client = Client()
+    sent = scope("http", "/v1/completions", "a", (b"content-length", said.encode()))
+    asyncio.run(started(ok, config)(sent, client.receive, client.send))
+    assert client.status == 413
+
+
+def test_browsers_may_ask_before_they_ask(config: PriorityConfig) -> None:
+    client = Client()
+    asked = scope("http", "/v1/completions", "wrong") | {"method": "OPTIONS"}
+    asyncio.run(started(ok, config)(asked, client.receive, client.send))
+    assert client.status == 200

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server with tenants and two API servers: who gets what, who is refused, and what is told."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.serve.server import MODEL, STRICT, serve
+from tests.serve.tenants import BE, HELLO, LS, Tenants
+from vllm_qllm import keys as keys_command
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+CHAT = {"model": MODEL, "messages": HELLO, "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def tenants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
+    """One server for all tests here; afterwards nothing secret may be found in its log."""
+    directory = tmp_path_factory.mktemp("tenants")
+    tenants = Tenants(directory / "tenants.json")
+    tenants.write()
+    config = json.dumps({"tenants": str(tenants.file)})
+    # A short name: vLLM's sockets in it must not exceed 107 characters.
+    with (
+        tempfile.TemporaryDirectory(prefix="q") as temporary,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", temporary)
+        options = (*STRICT, "--priority-config", config, "--api-server-count", "2")
+        options += ("--enable-scale-out",)
+        with serve(tiny_model, directory / "log", *options) as server:
+            tenants.server = server
+            yield tenants
+        log = server.log.read_text(errors="replace")
+        for secret in (*tenants.keys.values(), "zyxcanaryprompt", "zyxwrongkey", "Traceback"):
+            assert secret not in log, secret
+        assert log.count("7 tenants read from") == 2
+
+
+def stream(client: openai.OpenAI, **fields: Any) -> Any:
+    """A stream that has begun, and will take seconds."""
+    started = client.completions.create(
+        model=MODEL,
+        prompt="hi",
+        max_tokens=1900,
+        stream=True,
+        extra_body={"ignore_eos": True, **fields},
+    )
+    next(iter(started))
+    return started
+
+
+# Tenant, what a request says, the tier that serves it or the class that is refused.
+ASKED: list[tuple[str, dict[str, Any], str]] = [
+    ("web", {}, "default"),
+    ("web", {"service_tier": "priority"}, "priority"),
+    ("web", {"service_tier": "flex"}, "flex"),
+    ("web", {"priority": -7}, "default"),
+    ("jobs", {}, "flex"),
+    ("jobs", {"service_tier": "auto"}, "flex"),
+    ("jobs", {"service_tier": "flex"}, "flex"),
+    ("jobs", {"priority": 9}, "flex"),
+    ("jobs", {"priority": 9, "service_tier": "priority"}, "flex"),
+    ("jobs", {"service_tier": "default"}, LS),
+    ("jobs", {"service_tier": "priority"}, LS),
+    ("jobs", {"priority": 0}, LS),
+    ("jobs", {"priority": 0, "service_tier": "flex"}, LS),
+    ("lowered", {}, "flex"),
+    ("lowered", {"service_tier": "priority"}, "flex"),
+    ("lowered", {"priority": -(2**63)}, "flex"),
+    ("modest", {}, "flex"),
+    ("modest", {"service_tier": "default"}, "default"),
+    ("modest", {"service_tier": "priority"}, LS),
+    ("modest", {"priority": -1}, LS),
+    ("admin", {"service_tier": "flex"}, BE),
+]
+PATHS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO, "max_tokens": 1},
+    "/v1/chat/completions/batch": {"messages": [HELLO, HELLO], "max_tokens": 1},
+    "/v1/completions": {"prompt": "hi", "max_tokens": 1},
+    "/v1/responses": {"input": "hi", "max_output_tokens": 1, "store": False},
+    "/invocations": {"prompt": "hi", "max_tokens": 1},
+}
+
+
+@pytest.mark.covers("Tenants", "eager")
+@pytest.mark.parametrize("path", PATHS)
+def test_each_api_knows_who_may_use_what(tenants: Tenants, path: str) -> None:
+    for tenant, fields, expected in ASKED:
+        with tenants.http(tenant) as client:
+            answer = client.post(path, json={"model": MODEL} | PATHS[path] | fields)
+        told = answer.json()
+        if expected in (LS, BE):
+            assert answer.status_code == 403, (tenant, fields, told)
+            assert told["error"]["type"] == "PermissionDeniedError"
+            assert told["error"]["param"] == "priority"
+            assert answer.headers["X-Request-Id"]
+        else:
+            assert (answer.status_code, told.get("service_tier")) == (200, expected), (tenant, told)
+
+
+def test_the_header_is_no_way_around(tenants: Tenants) -> None:
+    for tenant, status in (("web", 200), ("jobs", 403), ("lowered", 200)):
+        with tenants.http(tenant, **{"X-Vllm-Priority": "-9"}) as client:
+            answer = client.post("/v1/chat/completions", json=CHAT | {"priority": 5})
+        assert answer.status_code == status
+        if tenant == "lowered":
+            assert answer.json()["service_tier"] == "flex"
+    # What the engine was told, not only what the client was.
+    before = tenants.server.samples(f'qllm_requests_total{{class="{LS}"')  # type: ignore[union-attr]
+    with tenants.http("lowered", **{"X-Vllm-Priority": "-9"}) as client:
+        client.post("/v1/chat/completions", json=CHAT).raise_for_status()
+    assert tenants.server.samples(f'qllm_requests_total{{class="{LS}"') == before  # type: ignore[union-attr]
+
+
+def test_token_ids_are_no_way_around(tenants: Tenants) -> None:
+    body = {"model": MODEL, "token_ids": [3, 4], "sampling_params": {"max_tokens": 1}}
+    for tenant, priority, status in (("jobs", 0, 403), ("jobs", 7, 200), ("web", -7, 200)):
+        with tenants.http(tenant) as client:
+            answer = client.post("/inference/v1/generate", json=body | {"priority": priority})
+        assert answer.status_code == status, answer.text
+
+
+def test_beam_search_is_no_way_around(tenants: Tenants) -> None:
+    """vLLM runs it with priority 0 whatever it was given."""
+    body = {"model": MODEL, "prompt": "hi", "max_tokens": 2, "use_beam_search": True, "n": 2}
+    statuses = {}
+    for tenant in ("jobs", "lowered"):
+        with tenants.http(tenant) as client:
+            statuses[tenant] = client.post("/v1/completions", json=body).status_code
+    assert statuses == {"jobs": 400, "lowered": 400}
+
+
+def test_anthropic_clients(tenants: Tenants) -> None:
+    def ask(key: str, **headers: str) -> Any:
+        client = anthropic.Anthropic(base_url=tenants.url, api_key=key, max_retries=0)
+        return client.messages.create(
+            model=MODEL, messages=HELLO, max_tokens=2, extra_headers=headers
+        )
+
+    assert ask(tenants.keys["jobs"]).content
+    with pytest.raises(anthropic.AuthenticationError) as unknown:
+        ask("zyxwrongkey")
+    assert unknown.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]
+    with pytest.raises(anthropic.PermissionDeniedError) as refused:
+        ask(tenants.keys["jobs"], **{"X-Vllm-Priority": "0"})
+    assert refused.value.body["error"]["type"] == "permission_error"  # type: ignore[index]
+
+
+def test_who_needs_a_key(tenants: Tenants) -> None:
+    with tenants.http(None) as client:
+        for path in ("/health", "/metrics", "/version", "/openapi.json"):
+            assert client.get(path).status_code == 200, path
+        for path in ("/v1/models", "/v1/nothing", "//health"):
+            assert client.get(path).status_code == 401, path
+        refused = client.post("/v1/completions", json=CHAT)
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+    with tenants.http("web") as client:
+        assert client.get("/v1/models").status_code == 200
+        assert client.post("/tokenize", json={"model": MODEL, "prompt": "hi"}).status_code == 200
+        assert client.post("/scale_elastic_ep", json={}).status_code == 403
+        assert client.get("/v1/nothing").status_code == 403
+    with tenants.http("admin") as client:
+        assert client.get("/v1/nothing").status_code == 404
+    # What vLLM runs with priority 0.
+    for tenant, status in (("jobs", 403), ("lowered", 403)):
+        with tenants.http(tenant) as client:
+            assert client.post("/v1/systemone", json={}).status_code == status
+    for wrong in ("zyxwrongkey", "x" * 5000, "qllm-"):
+        with pytest.raises(openai.AuthenticationError), tenants.client("none") as client:
+            client.with_options(default_headers={"Authorization": f"Bearer {wrong}"}).models.list()
+
+
+def test_a_gateway_names_tenants(tenants: Tenants) -> None:
+    secret = tenants.keys["gateway"]
+    for gateway, name, status in (
+        (secret, "jobs", 403),
+        (secret, "web", 200),
+        (secret, "nobody", 401),
+        (secret, None, 401),
+        (None, "web", 401),
+        ("zyxwrongkey", "web", 401),
+        (tenants.keys["web"], "web", 401),
+    ):
+        headers = {"X-Qllm-Gateway": gateway, "X-Qllm-Tenant": name}
+        with tenants.http("web", **{k: v for k, v in headers.items() if v}) as client:
+            answer = client.post("/v1/chat/completions", json=CHAT | {"service_tier": "priority"})
+        assert answer.status_code == status, (name, answer.text)
+
+
+def test_places_are_held_until_the_stream_ends_or_nobody_reads_it(tenants: Tenants) -> None:
+    mine = f'qllm_tenant_in_flight{{class="{LS}",tenant="two"}}'
+    first, second = (stream(tenants.client("two")) for _ in range(2))
+    tenants.wait_for("qllm_tenant_in_flight", {mine: 2})
+    # Whichever API server is asked.
+    for _ in range(4):
+        with pytest.raises(openai.RateLimitError) as refused, tenants.client("two") as client:
+            client.chat.completions.create(**CHAT)
+        assert 1 <= int(refused.value.response.headers["Retry-After"]) <= 60
+    with tenants.client("two") as client:  # its other class has a limit of its own
+        client.chat.completions.create(**CHAT, service_tier="flex")
+    first.close()
+    tenants.wait_for("qllm_tenant_in_flight", {mine: 1})
+    with tenants.client("two") as client:
+        client.chat.completions.create(**CHAT)
+    second.close()
+    tenants.wait_for("qllm_tenant_in_flight", {})
+
+
+def test_prompts_and_n_count(tenants: Tenants) -> None:
+    def ask(n: int, prompts: int) -> None:
+        with tenants.client("two") as client:
+            client.completions.create(model=MODEL, prompt=["hi"] * prompts, n=n, max_tokens=1)
+
+    ask(2, 1)
+    ask(1, 2)
+    for n, prompts in ((3, 1), (1, 3), (2, 2)):
+        with pytest.raises(openai.BadRequestError, match=f"{n * prompts} sequences"):
+            ask(n, prompts)
+    with tenants.http("two") as client:
+        batch = {"model": MODEL, "messages": [HELLO] * 3, "max_tokens": 1}
+        assert client.post("/v1/chat/completions/batch", json=batch).status_code == 400
+
+
+def test_a_rate_holds_across_api_servers(tenants: Tenants) -> None:
+    statuses, waits = [], set()
+    for _ in range(6):
+        with tenants.http("slow") as client:
+            answer = client.post("/v1/chat/completions", json=CHAT)
+        statuses.append(answer.status_code)
+        waits.add(answer.headers.get("Retry-After"))
+    assert statuses == [200, 200, 429, 429, 429, 429]
+    assert all(80 <= int(wait) <= 100 for wait in waits - {None})
+
+
+def test_overload_sheds_the_least_urgent_first(tenants: Tenants) -> None:
+    streams = [stream(tenants.client("web")) for _ in range(4)]
+    with tenants.client("web") as client:
+        with pytest.raises(openai.InternalServerError) as refused:
+            client.chat.completions.create(**CHAT, service_tier="flex")
+        assert refused.value.status_code == 503
+        assert 1 <= int(refused.value.response.headers["Retry-After"]) <= 60
+        client.chat.completions.create(**CHAT, service_tier="priority")
+        streams += [stream(client) for _ in range(4)]
+        with pytest.raises(openai.InternalServerError) as refused:  # beyond its own limit
+            client.chat.completions.create(**CHAT, service_tier="priority")
+        assert refused.value.status_code == 503
+    for each in streams:
+        each.close()
+    tenants.wait_for("qllm_tenant_in_flight", {})
+
+
+def test_sizes_are_limited(tenants: Tenants) -> None:
+    long = json.dumps(CHAT | {"messages": [{"role": "user", "content": "a" * 200_000}]}).encode()
+    with tenants.http("web") as client:
+        said = client.post("/v1/chat/completions", content=long)
+        assert said.status_code == 413
+    with tenants.http("web") as client:
+        pieces = (long[i : i + 5000] for i in range(0, len(long), 5000))
+        assert client.post("/v1/chat/completions", content=pieces).status_code == 413
+    with tenants.http("web", **{"X-Long": "a" * 40_000}) as client:
+        assert client.get("/v1/models").status_code == 431
+    with tenants.http("web") as client:
+        just = CHAT | {"messages": [{"role": "user", "content": "hi"}], "user": "a" * 90_000}
+        assert client.post("/v1/chat/completions", json=just).status_code == 200
+
+
+def test_a_refusal_is_written_down_and_counted(tenants: Tenants) -> None:
+    server = tenants.server
+    assert server is not None
+    key = f'qllm_refusals_total{{class="{LS}",reason="class",tenant="jobs"}}'
+    before, start = server.samples().get(key, 0), server.log.stat().st_size
+    with tenants.http("jobs", **{"X-Request-Id": "mine-1"}) as client:
+        answer = client.post("/v1/chat/completions", json=CHAT | {"priority": 0})
+    assert answer.headers["X-Request-Id"] == "mine-1"
+    assert server.samples()[key] == before + 1
+    deadline = time.monotonic() + 10
+    while '"mine-1"' not in (text := server.log.read_bytes()[start:].decode(errors="replace")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (line,) = [line for line in text.splitlines() if '"mine-1"' in line]
+    assert json.loads(line[line.index("{") :]) == {
+        "event": "refused",
+        "tenant": "jobs",
+        "class": LS,
+        "reason": "class",
+        "status": 403,
+        "path": "/v1/chat/completions",
+        "request_id": "mine-1",
+    }
+
+
+def until(status: int, ask: Any) -> None:
+    """Ask until the answer has this status; each server reads the file within a second."""
+    deadline, in_a_row = time.monotonic() + 20, 0
+    while in_a_row < 4:  # both servers
+        in_a_row = in_a_row + 1 if ask().status_code == status else 0
+        assert time.monotonic() < deadline, ask().text
+        time.sleep(0.1)
+
+
+def test_the_file_is_read_again(tenants: Tenants, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask() -> httpx.Response:
+        with tenants.http("late") as client:
+            return client.get("/v1/models")
+
+    file = str(tenants.file)
+    assert keys_command.main(["add", "late", "--classes", BE, "--file", file]) == 0
+    tenants.keys["late"] = capsys.readouterr().out.strip()
+    until(200, ask)
+    good = tenants.file.read_text()
+    tenants.file.write_text(good.replace(BE, "best_efort"))
+    refused = 'qllm_tenants_reloads_total{outcome="refused"}'
+    deadline = time.monotonic() + 20
+    assert tenants.server is not None
+    while tenants.server.samples().get(refused) != 2:  # each API server reads the file itself
+        assert time.monotonic() < deadline, tenants.server.samples("qllm_tenants")
+        ask()
+    until(200, ask)
+    assert "best_efort" in tenants.server.log.read_text(errors="replace")
+    tenants.file.write_text(good)
+    assert keys_command.main(["revoke", "late", "sha256:", "--file", file]) == 0
+    until(401, ask)

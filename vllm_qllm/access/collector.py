@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tenants did, for ``/metrics``. Tenants and classes come from files: labels are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from vllm_qllm.access.gate import Gate, this_gate
+from vllm_qllm.access.limiter import ACTIVE, ADMITTED, REASONS, REFUSED
+from vllm_qllm.access.roster import NONE
+from vllm_qllm.access.roster_file import LOADED
+from vllm_qllm.access.roster_file import REFUSED as RELOAD_REFUSED
+
+Family = CounterMetricFamily | GaugeMetricFamily
+
+USED = ("tenant", "class")
+
+
+class AccessCollector(Collector):
+    """Yields nothing where there are no tenants."""
+
+    def describe(self) -> Iterator[Family]:
+        """Nothing: registering must not depend on a server that has started."""
+        return iter(())
+
+    def collect(self) -> Iterator[Family]:
+        """All API servers together, whichever of them is asked."""
+        gate = this_gate()
+        if gate is not None:
+            yield from _families(gate)
+
+
+def _families(gate: Gate) -> Iterator[Family]:
+    admitted = CounterMetricFamily(
+        "qllm_tenant_requests_total", "HTTP requests admitted to a class.", labels=USED
+    )
+    in_flight = GaugeMetricFamily(
+        "qllm_tenant_in_flight", "Sequences admitted and not answered yet.", labels=USED
+    )
+    refusals = CounterMetricFamily(
+        "qllm_refusals_total",
+        "HTTP requests refused, by the class that they asked for.",
+        labels=(*USED, "reason"),
+    )
+    for tenant in (*gate.roster.tenants, NONE):
+        for cls in (*(c.name for c in gate.config.classes), NONE):
+            numbers = gate.limiter.numbers(tenant, cls)
+            if NONE not in (tenant, cls):
+                admitted.add_metric((tenant, cls), numbers[ADMITTED])
+                in_flight.add_metric((tenant, cls), numbers[ACTIVE])
+            for reason, count in zip(REASONS, numbers[REFUSED:], strict=False):
+                if count:
+                    refusals.add_metric((tenant, cls, reason), count)
+    reloads = CounterMetricFamily(
+        "qllm_tenants_reloads_total",
+        "Changed tenants files by what came of reading them; each API server reads its own.",
+        labels=("outcome",),
+    )
+    for outcome in (LOADED, RELOAD_REFUSED):
+        reloads.add_metric((outcome,), gate.limiter.reloads(outcome))
+    yield from (admitted, in_flight, refusals, reloads)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outermost layer of the HTTP server when tenants are configured: nobody passes unknown."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vllm_qllm.access.body import LimitedBody
+from vllm_qllm.access.door import Door, door_of
+from vllm_qllm.access.gate import Gate, open_gate, this_gate
+from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.visit import SCOPE_KEY, Visit
+from vllm_qllm.config import ConfigError, PriorityConfig, carried
+from vllm_qllm.metrics import location
+
+# The name in --middleware; vLLM imports it by that.
+PATH = f"{__name__}.AccessMiddleware"
+REQUEST_ID = "X-Request-Id"
+
+
+class AccessMiddleware:
+    """Lets requests of known tenants in, holds what they use, and answers the others itself.
+
+    Added to ``--middleware`` by ``tenants`` in ``--priority-config``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            # The engine is known by now.
+            data = carried(scope["app"].state.engine_client.vllm_config)
+            try:
+                open_gate(PriorityConfig.from_dict(data or {}), location.beside("tenants"))
+            except ConfigError as error:  # the file has changed since the start began
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        gate = this_gate()
+        if gate is None:  # never without a lifespan; but who comes first must not come in
+            raise RuntimeError("the tenants' middleware was not started")
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        # A browser's question before the request: it has no key, and gets no answer but headers.
+        if door_of(path) is Door.OPEN or scope.get("method") == "OPTIONS":
+            gate.roster  # noqa: B018 - a changed file is noticed by probes, too
+            await self.app(scope, receive, send)
+            return
+        await self._guarded(gate, path, scope, receive, send)
+
+    async def _guarded(
+        self, gate: Gate, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        roster = gate.roster
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > roster.max_header_bytes:
+            text = f"the headers have {size} bytes; allowed: {roster.max_header_bytes}"
+            name: str | Refusal = Refusal("headers", text)
+        else:
+            name = gate.identify(headers)
+        if isinstance(name, Refusal):
+            gate.refused(None, name, path, request_id)
+            await _answer(name, path, request_id, scope, receive, send)
+            return
+        visit = Visit(gate, roster, name, path, request_id)
+        body = LimitedBody(receive, roster.max_body_bytes, headers)
+        try:
+            if (refusal := _at_the_door(visit, body)) is not None:
+                await _answer(refusal, path, request_id, scope, receive, send)
+                return
+            scope[SCOPE_KEY] = visit
+            answer = _Answer(visit, body, scope, receive, send)
+            await self.app(scope, body.receive, answer.send)
+            await answer.finish()
+        finally:
+            # Also when the client has gone or the server ends: what a stream held is free again.
+            visit.close()
+
+
+def _at_the_door(visit: Visit, body: LimitedBody) -> Refusal | None:
+    """What can be refused before the request is read."""
+    if body.too_large:
+        return visit.refuse(body.refusal)
+    door = door_of(visit.path)
+    if door is Door.OPERATOR and not visit.is_operator:
+        return visit.refuse(Refusal("operator", "this path is for operators, or does not exist"))
+    if door is Door.URGENT:
+        granted = visit.ask(0, 1, may_lower=False)
+        return granted if isinstance(granted, Refusal) else None
+    return None
+
+
+class _Answer:
+    """What is sent: with ``Retry-After`` where a handler refused, and 413 for a long body."""
+
+    def __init__(
+        self, visit: Visit, body: LimitedBody, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._visit, self._body = visit, body
+        self._scope, self._receive, self._send = scope, receive, send
+        self._started = False
+
+    async def send(self, message: Message) -> None:
+        if self._body.too_large and not self._started:
+            return  # whatever the application says about a body of which it has seen a part
+        if message["type"] == "http.response.start":
+            self._started = True
+            if (refusal := self._visit.refusal) is not None:
+                headers = MutableHeaders(raw=message["headers"])
+                headers.update(_headers(refusal, self._visit.request_id))
+        await self._send(message)
+
+    async def finish(self) -> None:
+        if self._body.too_large and not self._started:
+            refusal, visit = self._visit.refuse(self._body.refusal), self._visit
+            await _answer(
+                refusal, visit.path, visit.request_id, self._scope, self._receive, self._send
+            )
+
+
+async def _answer(
+    refusal: Refusal, path: str, request_id: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    if scope["type"] == "websocket":
+        # Before it is accepted: the client gets HTTP status 403.
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.reason})
+        return
+    response = JSONResponse(
+        refusal.body_at(path), refusal.status, headers=_headers(refusal, request_id)
+    )
+    await response(scope, receive, send)
+
+
+def _headers(refusal: Refusal, request_id: str) -> dict[str, str]:
+    headers = {REQUEST_ID: request_id}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if refusal.reason in ("body", "headers"):
+        headers["Connection"] = "close"  # the rest of it is not read
+    return headers
+
+
+def _request_id(headers: Any) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if re.fullmatch(r"[\w.:-]{1,128}", given, re.ASCII) else uuid.uuid4().hex

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m vllm_qllm.keys``: make and revoke the API keys of tenants.
+
+    python -m vllm_qllm.keys add web --file tenants.json --classes latency_sensitive,best_effort
+
+prints a key, once; the file gets its hash. A running server reads the file again by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from vllm_qllm.access.key import hash_of, new_key
+from vllm_qllm.access.tenants_json import TenantsJson
+from vllm_qllm.config import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return int(asked.do(asked))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vllm_qllm.keys",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="{add,gateway,list,revoke}")
+    add = commands.add_parser("add", help="a new key of a tenant, which is made when there is none")
+    add.add_argument("tenant")
+    add.add_argument("--classes", help="of a new tenant: names with commas between them")
+    add.add_argument("--default-class", help="of a new tenant: for requests that name none")
+    add.add_argument("--above", choices=("refuse", "lower"), help="of a new tenant")
+    add.add_argument("--operator", action="store_true", help="of a new tenant")
+    add.set_defaults(do=_add)
+    gateway = commands.add_parser("gateway", help="a new secret with which a gateway names tenants")
+    gateway.set_defaults(do=_gateway)
+    listed = commands.add_parser("list", help="tenants, and how the hashes of their keys begin")
+    listed.set_defaults(do=_list)
+    revoke = commands.add_parser("revoke", help="take a key from a tenant")
+    revoke.add_argument("tenant")
+    revoke.add_argument("hash", help="how its hash begins, as list shows it")
+    revoke.set_defaults(do=_revoke)
+    for command in (add, gateway, listed, revoke):
+        command.add_argument("--file", help="the tenants file", required=command is not add)
+    return parser
+
+
+def _add(asked: argparse.Namespace) -> int:
+    key = new_key()
+    fields: dict[str, Any] = {}
+    if asked.classes is not None:
+        fields["classes"] = {name.strip(): {} for name in asked.classes.split(",")}
+    for field in ("default_class", "above", "operator"):
+        if value := getattr(asked, field):
+            fields[field] = value
+    file = TenantsJson(asked.file)
+    tenant = file.add_key(asked.tenant, hash_of(key), fields)
+    if asked.file is None:
+        print(file.line(asked.tenant, tenant), file=sys.stderr)
+    else:
+        file.save()
+    print(key)
+    return 0
+
+
+def _gateway(asked: argparse.Namespace) -> int:
+    key = new_key()
+    file = TenantsJson(asked.file)
+    file.data["gateway"] = hash_of(key)
+    file.save()
+    print(key)
+    return 0
+
+
+def _list(asked: argparse.Namespace) -> int:
+    for name, tenant in TenantsJson(asked.file).tenants.items():
+        hashes = " ".join(key[:19] for key in tenant.get("keys", ()))
+        print(f"{name}: {', '.join(tenant.get('classes', ()))}: {hashes or 'no key'}")
+    return 0
+
+
+def _revoke(asked: argparse.Namespace) -> int:
+    file = TenantsJson(asked.file)
+    file.revoke_key(asked.tenant, asked.hash)
+    file.save()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
