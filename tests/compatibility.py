@@ -64,6 +64,7 @@ SECTIONS = {
         "Tenants",
         "Aborts",
         "vllm run-batch",
+        "python -m vllm_qllm.batch",
         "LLM.generate and LLM.chat",
     ),
     "Faults": (

@@ -14,6 +14,8 @@ import anthropic
 import httpx
 import openai
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.serve.server import MODEL, STRICT, serve
 from tests.serve.tenants import BE, HELLO, LS, Tenants
@@ -299,6 +301,67 @@ def test_a_refusal_is_written_down_and_counted(tenants: Tenants) -> None:
         "path": "/v1/chat/completions",
         "request_id": "mine-1",
     }
+
+
+bytes_of_headers = st.binary(max_size=40).map(
+    # What HTTP allows in a value, without the spaces around it.
+    lambda value: bytes(b for b in value if b >= 32 and b != 127).strip()
+)
+strange = bytes_of_headers | st.sampled_from(
+    [b"", b"Bearer", b"Bearer  x", b"bearer \xff", b"Basic x", b"a" * 20_000, "٣".encode(), b"-1"]
+)
+names = st.sampled_from(
+    [
+        "Authorization",
+        "x-api-key",
+        "X-Qllm-Gateway",
+        "X-Qllm-Tenant",
+        "X-Request-Id",
+        "X-Vllm-Priority",
+        "Expect",
+        "Origin",
+        "Content-Type",
+    ]
+)
+bodies = st.binary(max_size=60) | st.fixed_dictionaries(
+    {"model": st.just(MODEL), "messages": st.just(HELLO), "max_tokens": st.just(1)},
+    optional={
+        "priority": st.integers(-(2**70), 2**70) | st.none() | st.text(max_size=5),
+        "service_tier": st.sampled_from(["auto", "priority", "flex", "gold", None, 3, []]),
+        "n": st.integers(-3, 300) | st.none() | st.text(max_size=2),
+        "background": st.booleans(),
+    },
+).map(lambda body: json.dumps(body).encode())
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    tenant=st.sampled_from(["web", "lowered", "modest", "two", None]),
+    sent=st.lists(st.tuples(names, strange), max_size=3),
+    body=bodies,
+    path=st.sampled_from([*PATHS, "/v1/messages", "/v1/models", "/v1/systemone", "/x"]),
+)
+def test_whatever_is_sent_is_answered_or_refused(
+    tenants: Tenants, tenant: str | None, sent: list[tuple[str, bytes]], body: bytes, path: str
+) -> None:
+    headers = [(b"Content-Type", b"application/json")]
+    if tenant is not None:
+        headers.append((b"Authorization", f"Bearer {tenants.keys[tenant]}".encode()))
+    headers += [(name.encode(), value) for name, value in sent]
+    with tenants.http(None) as client:
+        answer = client.post(path, content=body, headers=headers)
+    assert answer.status_code < 500 or path == "/v1/systemone", answer.text[:300]
+    assert not any(key in answer.text for key in tenants.keys.values())
+
+
+def test_afterwards_nothing_is_held(tenants: Tenants) -> None:
+    tenants.wait_for("qllm_tenant_in_flight", {})
+    tenants.wait_for("qllm_requests_running", {})
 
 
 def until(status: int, ask: Any) -> None:
