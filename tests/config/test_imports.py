@@ -9,7 +9,18 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["vllm_qllm", "vllm_qllm.config", "vllm_qllm.policy"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "vllm_qllm",
+        "vllm_qllm.config",
+        "vllm_qllm.policy",
+        "vllm_qllm.capacity.__main__",
+        "vllm_qllm.access.roster",
+        "vllm_qllm.keys",
+        "vllm_qllm.batch.__main__",
+    ],
+)
 def test_imports_neither_vllm_nor_torch(module: str) -> None:
     code = (
         f"import sys, {module}\n"

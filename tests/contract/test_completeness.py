@@ -33,9 +33,9 @@ PACKAGE = Path(vllm_qllm.__file__).parent
 TREES = {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 # The contract itself reads vLLM as text.
 FILES = [file for file in TREES if "contract" not in file.relative_to(PACKAGE).parts]
-# Kernels work on tensors, of which nothing is known here; the capacity model meets no object of
-# vLLM (it does not even import it: tests/capacity/test_command.py).
-WITHOUT_OBJECTS = {"kernels", "capacity"}
+# Kernels work on tensors, of which nothing is known here; the capacity model and the client for
+# batches meet no object of vLLM (they do not even import it: tests/config/test_imports.py).
+WITHOUT_OBJECTS = {"kernels", "capacity", "batch"}
 FILES_WITH_OBJECTS = [f for f in FILES if not WITHOUT_OBJECTS & {*f.relative_to(PACKAGE).parts}]
 SOURCE = Source(PACKAGE.parent)
 # A custom op is named as its function, without underscore.
