@@ -26,6 +26,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     """
     from vllm_qllm.engine.scheduler import PriorityScheduler
     from vllm_qllm.execution import executor
+    from vllm_qllm.kv import space
 
     support.refuse(vllm_config, config.policy)
     policy = resolve(config)
@@ -51,6 +52,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
             "mp": executor.SuspendableMultiprocExecutor,
             "uni": executor.SuspendableUniProcExecutor,
         }[parallel.distributed_executor_backend]
+    space.configure(vllm_config, config)
     # One of several API servers: the process that started them has prepared the place.
     is_one_of_several = parallel._api_process_count > 1 and parallel._api_process_rank >= 0
     location.prepare(config, inherit=is_one_of_several)

@@ -143,6 +143,11 @@ class PriorityConfig:
         max_preemptions: how often one request may lose its KV blocks to more urgent work.
         progress_cap: a request that has produced this fraction of its ``max_tokens`` loses its
             KV blocks after all others.
+        park_fraction: of the KV blocks, that held-back requests may keep; those beyond it are
+            preempted.
+        spill_bytes: host memory of each worker for the KV of preempted requests; 0 computes it
+            again.
+        spill_path: directory for a file that holds it instead of memory.
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
         timeline: number of events of the timeline to keep; 0 for no timeline, True for
             TIMELINE_EVENTS.
@@ -156,6 +161,9 @@ class PriorityConfig:
     ride_slowdown: float = 1.25
     max_preemptions: int = 8
     progress_cap: float = 0.9
+    park_fraction: float = 1.0
+    spill_bytes: int = 0
+    spill_path: str | None = None
     service_tiers: Mapping[str, int] = field(default_factory=dict)
     timeline: int = 0
     tenants: str | None = None
@@ -198,6 +206,24 @@ class PriorityConfig:
             "progress_cap",
             self.progress_cap,
             "a fraction above 0, at most 1",
+        )
+        _check(
+            _is_number(self.park_fraction) and 0 <= self.park_fraction <= 1,
+            "park_fraction",
+            self.park_fraction,
+            "a fraction from 0 to 1",
+        )
+        _check(
+            _is_int(self.spill_bytes) and 0 <= self.spill_bytes <= INT64_MAX,
+            "spill_bytes",
+            self.spill_bytes,
+            "a number of bytes, 0 for none",
+        )
+        _check(
+            self.spill_path is None or (isinstance(self.spill_path, str) and self.spill_path != ""),
+            "spill_path",
+            self.spill_path,
+            "the path of a directory, or null for memory",
         )
         object.__setattr__(self, "service_tiers", self._tiers(self.service_tiers))
         object.__setattr__(self, "timeline", self._events(self.timeline))

@@ -68,6 +68,11 @@ ARGUMENTS: dict[str, object] = {
     "outcome": "length",
     "end_to_end_seconds": 1.5,
     "per_token_seconds": 0.03,
+    "requests": 2,
+    "blocks": 7,
+    "size": 4096,
+    "saved": 32,
+    "again": 5,
 }
 
 

@@ -12,6 +12,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.protocol import Place
+from vllm_qllm.kv.copies import CopyReport
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.timeline.log import TimelineLog
 
@@ -134,6 +135,17 @@ class Accounting:
         if self._log is not None and clock is not None:
             self._log.request_preempted(clock.rank, clock.serial, time.monotonic())
 
+    def came_back(self, request: Request, saved: int, again: int) -> None:
+        """Note that a preempted request kept ``saved`` tokens and computes others ``again``."""
+        self._recorder.came_back(self._scheduler.rank(request), saved, again)
+
+    def copied(self, rank: int, report: CopyReport) -> None:
+        """Note what the copies of a step of class ``rank`` took."""
+        if report.back:
+            self._recorder.restored_in(rank, report.back_seconds)
+        if report.errors:
+            self._recorder.spill_errors(rank, report.errors)
+
     def suspended(self, step: Step, place: Place, by: int | None, now: float) -> None:
         """Note that ``step`` stopped for class ``by``, or None: its time slice ended."""
         self._recorder.suspension(step.rank, by)
@@ -157,8 +169,12 @@ class Accounting:
         for request in scheduler.running:
             counts = suspended if request.request_id in suspended_ids else running
             counts[scheduler.rank(request)] += 1
+        parked = scheduler.parking.parked()
+        spilled = scheduler.parking.spilled_bytes()
         for rank in ranks:
             waiting = scheduler.load.queued(rank)
+            self._recorder.parked(rank, *parked[rank])
+            self._recorder.spilled(rank, spilled[rank])
             self._recorder.running(rank, running[rank])
             self._recorder.suspended(rank, suspended[rank])
             self._recorder.waiting(rank, waiting)

@@ -27,7 +27,10 @@ from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
+from vllm_qllm.engine.parking import Parking
 from vllm_qllm.engine.step import Step
+from vllm_qllm.kv.copies import Copies
+from vllm_qllm.kv.spill import Spill
 from vllm_qllm.metrics.location import store_path
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
@@ -57,6 +60,8 @@ class PriorityScheduler(Scheduler):
         self.in_flight: list[Step] = []
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
+        self.spill: Spill | None = getattr(self.connector, "spill", None)
+        self.parking = Parking(self)
         self.kv_guard = KVGuard(self)
         recorder = Recorder(self.priority_config, store_path())
         log = open_log(self.priority_config, ring_path())
@@ -152,6 +157,9 @@ class PriorityScheduler(Scheduler):
             output.free_encoder_mm_hashes = (
                 unused.free_encoder_mm_hashes + output.free_encoder_mm_hashes
             )
+            if isinstance(unused.kv_connector_metadata, Copies):
+                assert isinstance(output.kv_connector_metadata, Copies)
+                output.kv_connector_metadata.follow(unused.kv_connector_metadata)
             if output.total_num_scheduled_tokens:
                 break
         return output
@@ -170,6 +178,7 @@ class PriorityScheduler(Scheduler):
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
         chosen, self._held = self._split_running(plan)
         self.running = chosen
+        self.parking.shrink()
         self._show(plan.rank)
         slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
@@ -184,8 +193,9 @@ class PriorityScheduler(Scheduler):
             self._held = []
         step = self._describe(plan, output)
         self.in_flight.append(step)
-        now = time.monotonic()
+        step.resumed_at = now = time.monotonic()
         self.load.ran(step, now)
+        self.parking.resumed(output)
         self.accounting.scheduled(step, now)
         return output
 
@@ -248,7 +258,7 @@ class PriorityScheduler(Scheduler):
             budget=plan.budget if suspendable else None,
             protected=plan.protected,
             request_ids=dict(scheduled),
-            unwritten_blocks=self.kv_guard.written_by(requests, scheduled)
+            unwritten_blocks=self.kv_guard.written_by(requests, output)
             if suspendable
             else frozenset(),
             decode_rows=len(scheduled) if decode and scheduled else None,
@@ -272,9 +282,10 @@ class PriorityScheduler(Scheduler):
             and r.num_preemptions < config.max_preemptions
         ]
 
-        def order(request: Request) -> tuple[bool, int, float]:
+        def order(request: Request) -> tuple[bool, int, float, float]:
             nearly_done = request.num_output_tokens >= config.progress_cap * request.max_tokens
-            return (nearly_done, -self.rank(request), -request.arrival_time)
+            price = self.parking.price(request)
+            return (nearly_done, -self.rank(request), price, -request.arrival_time)
 
         return sorted(victims, key=order)
 
@@ -311,6 +322,7 @@ class PriorityScheduler(Scheduler):
     ) -> list[Request]:
         finished = super().finish_requests(request_ids, status)
         for request in finished:
+            self.parking.finished(request)
             self.accounting.finished(request, time.monotonic())
         return finished
 
@@ -320,6 +332,7 @@ class PriorityScheduler(Scheduler):
         super().add_request(request)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.parking.preempting(request)
         super()._preempt_request(request, *args, **kwargs)
         self.accounting.preempted(request)
 
@@ -336,16 +349,29 @@ class PriorityScheduler(Scheduler):
         """Apply aborts that waited for this step to complete, then its results."""
         step = self.in_flight.pop()
         assert step.request_ids.keys() == scheduler_output.num_scheduled_tokens.keys()
+        ran = step.ran + time.monotonic() - step.resumed_at
         for request_id, status in step.pending_aborts:
             self._finish(request_id, status)
         requests = [self.requests[i] for i in step.request_ids if i in self.requests]
         outputs = super().update_from_output(scheduler_output, model_runner_output)
+        self.parking.completed(step, ran, model_runner_output.kv_connector_output)
         now = time.monotonic()
         if step.decode_rows:
-            self.decode_cost.observe(step.decode_rows, step.ran + now - step.resumed_at)
+            self.decode_cost.observe(step.decode_rows, ran)
         self.load.ran(step, now)
         self.accounting.completed(step, requests, now)
         return outputs
+
+    def _build_kv_connector_meta(self, connector: Any, output: SchedulerOutput) -> Any:
+        """What the workers copy before this step."""
+        self.parking.copy_ahead(output)
+        return super()._build_kv_connector_meta(connector, output)
+
+    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """Forget cached prefixes, also what is on the host."""
+        done: bool = super().reset_prefix_cache(*args, **kwargs)
+        self.parking.forget_all()
+        return done
 
     def shutdown(self) -> None:
         """Release what the scheduler holds outside of this process's memory."""

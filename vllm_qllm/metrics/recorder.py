@@ -44,6 +44,13 @@ class Recorder:
         self._running = self._by_class("qllm_requests_running")
         self._waiting = self._by_class("qllm_requests_waiting")
         self._suspended = self._by_class("qllm_requests_suspended")
+        self._parked_requests = self._by_class("qllm_parked_requests")
+        self._parked_blocks = self._by_class("qllm_parked_blocks")
+        self._spilled = self._by_class("qllm_spilled_bytes")
+        self._saved = self._by_class("qllm_saved_tokens_total")
+        self._recomputed = self._by_class("qllm_recomputed_tokens_total")
+        self._spill_errors = self._by_class("qllm_spill_errors_total")
+        self._restored_in = self._histogram("qllm_restore_seconds")
         self._preemptions = self._by_class("qllm_preemptions_total")
         self._generated = self._by_class("qllm_generated_tokens_total")
         self._prompt = self._by_class("qllm_prompt_tokens_total")
@@ -86,6 +93,28 @@ class Recorder:
     def suspended(self, rank: int, n: int) -> None:
         """``n`` requests of the class are in suspended steps."""
         self._slots[self._suspended[rank]] = n
+
+    def parked(self, rank: int, requests: int, blocks: int) -> None:
+        """``requests`` of the class are held back, and keep ``blocks`` KV blocks."""
+        self._slots[self._parked_requests[rank]] = requests
+        self._slots[self._parked_blocks[rank]] = blocks
+
+    def spilled(self, rank: int, size: int) -> None:
+        """The host holds ``size`` bytes of the class's KV."""
+        self._slots[self._spilled[rank]] = size
+
+    def came_back(self, rank: int, saved: int, again: int) -> None:
+        """A preempted request kept ``saved`` tokens and has to compute others ``again``."""
+        self._slots[self._saved[rank]] += saved
+        self._slots[self._recomputed[rank]] += again
+
+    def restored_in(self, rank: int, seconds: float) -> None:
+        """A step of the class copied KV back from the host for ``seconds``."""
+        self._observe(self._restored_in, rank, seconds)
+
+    def spill_errors(self, rank: int, n: int) -> None:
+        """``n`` blocks could not be copied to the host or back in a step of the class."""
+        self._slots[self._spill_errors[rank]] += n
 
     def suspension(self, of: int, by: int | None) -> None:
         """A step of class ``of`` was suspended by class ``by``; None: its time slice ended."""

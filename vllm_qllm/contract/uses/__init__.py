@@ -8,6 +8,7 @@ from vllm_qllm.contract.uses import (
     experts,
     http,
     kv_blocks,
+    kv_connector,
     model_runner,
     options,
     scheduler,
@@ -16,6 +17,7 @@ from vllm_qllm.contract.uses import (
 ALL: tuple[Dependency, ...] = (
     *scheduler.DEPENDENCIES,
     *kv_blocks.DEPENDENCIES,
+    *kv_connector.DEPENDENCIES,
     *engine_core.DEPENDENCIES,
     *executors.DEPENDENCIES,
     *model_runner.DEPENDENCIES,

@@ -18,7 +18,8 @@ RUNNER = (
             "execute_model",
             "execution.session:Session.run",
             "It is left on the stack in the middle: what it reads from the runner after the "
-            "forward pass must be in a lane.",
+            "forward pass must be in a lane. And it tells the KV connector of a step before it "
+            "writes or zeroes any block.",
         ),
         body(
             "sample_tokens",

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of the KV of requests that have to wait: parked in place, spilled, or recomputed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import KVConnectorOutput
+from vllm.v1.request import Request
+
+from vllm_qllm.engine.step import Step
+from vllm_qllm.kv.copies import CopyReport
+
+if TYPE_CHECKING:
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+
+# Blocks are copied ahead once less than this fraction of them is free.
+SCARCE = 0.5
+# And so many of each request in a step of its own, besides as many as the step fills.
+CATCH_UP = 2
+
+
+class Parking:
+    """Decides for one scheduler, and keeps the host's side of it up to date.
+
+    A held-back request is parked in place: it keeps its blocks while nobody more urgent needs
+    them and all parked requests together hold no more than ``park_fraction`` of the pool. One
+    that loses them is spilled if that pays, else computed again.
+    """
+
+    def __init__(self, scheduler: PriorityScheduler) -> None:
+        self._scheduler = scheduler
+        self._manager = scheduler.kv_cache_manager
+        self._spill = scheduler.spill
+        # Tokens that a preempted request had computed.
+        self._lost: dict[str, int] = {}
+        pool = self._manager.block_pool.num_gpu_blocks
+        self._scarce = int(SCARCE * pool)
+        self._limit = int(scheduler.priority_config.park_fraction * pool)
+
+    def shrink(self) -> None:
+        """Preempt held-back requests that hold more than may be parked."""
+        scheduler = self._scheduler
+        if self._limit >= self._manager.block_pool.num_gpu_blocks:
+            return
+        victims = scheduler.held_victims(-1)
+        held = sum(map(self.blocks, victims))
+        for victim in victims:
+            if held <= self._limit:
+                return
+            held -= self.blocks(victim)
+            scheduler.take_blocks(victim)
+
+    def parked(self) -> list[tuple[int, int]]:
+        """(requests, KV blocks) of each class that wait for their turn with their blocks."""
+        scheduler = self._scheduler
+        parked = [(0, 0) for _ in scheduler.priority_config.classes]
+        step = scheduler.in_flight[-1].request_ids if scheduler.in_flight else ()
+        busy = scheduler.suspended_ids.union(step)
+        for request in scheduler.running:
+            if request.request_id not in busy:
+                requests, blocks = parked[scheduler.rank(request)]
+                parked[scheduler.rank(request)] = requests + 1, blocks + self.blocks(request)
+        return parked
+
+    def spilled_bytes(self) -> list[int]:
+        """KV of each class on the host."""
+        scheduler = self._scheduler
+        held = [0 for _ in scheduler.priority_config.classes]
+        if self._spill is not None:
+            for request_id, size in self._spill.held().items():
+                held[scheduler.rank(scheduler.requests[request_id])] += size
+        return held
+
+    def blocks(self, request: Request) -> int:
+        """KV blocks that a request holds, shared ones included."""
+        return sum(map(len, self._manager.get_block_ids(request.request_id)))
+
+    def price(self, request: Request) -> float:
+        """Seconds that taking a block of ``request`` costs, for each block that this frees."""
+        if self._spill is None:
+            return 0.0
+        groups = self._manager.get_blocks(request.request_id).blocks
+        gain = sum(b.ref_cnt == 1 for group in groups for b in group)
+        seconds = self._spill.restore_seconds(request.request_id, request.num_computed_tokens)
+        return seconds / gain if gain else float("inf")
+
+    def preempting(self, request: Request) -> None:
+        """Spill a request that is about to lose its blocks, if that pays."""
+        self._lost[request.request_id] = request.num_computed_tokens
+        if self._spill is not None:
+            ids = self._manager.get_block_ids(request.request_id)
+            self._spill.preempt(request, ids[0])
+
+    def resumed(self, output: SchedulerOutput) -> None:
+        """Count what the requests that come back in a step have to compute again."""
+        for request_id in output.scheduled_cached_reqs.resumed_req_ids:
+            request = self._scheduler.requests[request_id]
+            # vLLM has added the tokens of the step.
+            has = request.num_computed_tokens - output.num_scheduled_tokens[request_id]
+            lost = self._lost.pop(request_id, 0)
+            self._scheduler.accounting.came_back(request, min(has, lost), max(0, lost - has))
+
+    def finished(self, request: Request) -> None:
+        """Forget a request."""
+        self._lost.pop(request.request_id, None)
+
+    def forget_all(self) -> None:
+        """Forget all KV on the host: what computed it has changed."""
+        if self._spill is not None:
+            self._spill.forget_all()
+
+    def copy_ahead(self, output: SchedulerOutput) -> None:
+        """Let a step copy blocks of its requests, which somebody may need before long."""
+        scheduler = self._scheduler
+        if self._spill is None or self._manager.block_pool.get_num_free_blocks() > self._scarce:
+            return
+        cached = output.scheduled_cached_reqs
+        for request_id in cached.req_ids:
+            # One that has just come back may count blocks that this very step computes.
+            if request_id in cached.resumed_req_ids:
+                continue
+            request = scheduler.requests[request_id]
+            if scheduler.rank(request) == 0:
+                continue
+            filled = output.num_scheduled_tokens[request_id] // scheduler.block_size
+            (ids,) = self._manager.get_block_ids(request_id)
+            self._spill.copy_ahead(request, ids, CATCH_UP + filled)
+
+    def completed(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
+        """Learn from a step that took ``seconds``; what it failed to restore is not cached."""
+        if self._spill is None:
+            return
+        if step.decode_rows is None:
+            self._spill.costs.computed(sum(step.request_ids.values()), seconds)
+        if output is not None and output.invalid_block_ids:
+            # vLLM computes these blocks again, but until then nobody else may hit them.
+            self._manager.evict_blocks(output.invalid_block_ids)
+        self._spill.restored(step.request_ids)
+        report = output.kv_connector_worker_meta if output is not None else None
+        if isinstance(report, CopyReport):
+            self._scheduler.accounting.copied(step.rank, report)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's interface for KV that comes from elsewhere, here from the host.
+
+vLLM makes one of these for its scheduler and one for each worker. Steps nest, and so do the
+calls of a worker: what belongs to a step is on a stack.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    SupportsHMA,
+)
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.metrics.cache_hit_source import CacheHitSource
+from vllm.v1.outputs import KVConnectorOutput
+from vllm.v1.request import Request
+
+from vllm_qllm.config import PriorityConfig, carried
+from vllm_qllm.kv.copies import Copies, CopyReport
+from vllm_qllm.kv.mover import Mover
+from vllm_qllm.kv.spill import Spill
+
+
+class SpillConnector(KVConnectorBase_V1, SupportsHMA):
+    """Connects vLLM's scheduler with :class:`Spill` and its workers with :class:`Mover`.
+
+    Attributes:
+        spill: of the scheduler's connector.
+    """
+
+    _cache_hit_source = CacheHitSource.HOST
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
+        super().__init__(vllm_config, role, kv_cache_config)
+        config = PriorityConfig.from_dict(carried(vllm_config) or {})
+        block_bytes = kv_cache_config.kv_cache_tensors[0].size // kv_cache_config.num_blocks
+        self._slots = config.spill_bytes // block_bytes
+        # Blocks of several groups hold different tokens; then nothing is spilled.
+        if len(kv_cache_config.kv_cache_groups) > 1:
+            self._slots = 0
+        self._directory = Path(config.spill_path) if config.spill_path else None
+        self._blocks = kv_cache_config.num_blocks
+        self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
+        self._mover: Mover | None = None
+        self._steps: list[KVConnectorMetadata] = []
+        self._failed: list[set[int]] = []
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """No: a request that finishes needs no blocks any more."""
+        return False
+
+    # -- scheduler ---------------------------------------------------------------------------
+
+    def get_num_new_matched_tokens(
+        self, request: Request, num_computed_tokens: int
+    ) -> tuple[int, bool]:
+        """Tokens to restore beyond those of the prefix cache; they are there when a step begins."""
+        return max(0, self.spill.tokens(request.request_id) - num_computed_tokens), False
+
+    def update_state_after_alloc(
+        self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int
+    ) -> None:
+        """Restore what vLLM has found room for."""
+        ids = blocks.get_block_ids()
+        start = self.spill.tokens(request.request_id) - num_external_tokens
+        self.spill.admit(request.request_id, ids[0], start, num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: SchedulerOutput) -> KVConnectorMetadata:
+        """The copies of a step."""
+        return self.spill.take_copies()
+
+    def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
+        """Learn what a step's copies took, and which failed."""
+        report = connector_output.kv_connector_worker_meta
+        assert report is None or isinstance(report, CopyReport)
+        self.spill.completed(report, connector_output.invalid_block_ids)
+
+    def request_finished_all_groups(
+        self, request: Request, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Forget a request; its blocks may go at once."""
+        self.spill.forget(request.request_id)
+        return False, None
+
+    def reset_cache(self) -> bool:
+        """Nothing of a finished request is kept."""
+        return True
+
+    # -- worker ------------------------------------------------------------------------------
+
+    def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
+        """Make the host slots."""
+        if self._slots:
+            self._mover = Mover(kv_caches, self._blocks, self._slots, self._directory)
+
+    def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
+        """Copy out the blocks that the step, which begins now, is going to use."""
+        assert isinstance(kv_connector_metadata, Copies)
+        if self._mover:
+            self._mover.out(kv_connector_metadata.out)
+
+    def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
+        """Begin a step, on top of those that are suspended."""
+        self._steps.append(connector_metadata)
+        self._failed.append(set())
+        super().bind_connector_metadata(connector_metadata)
+
+    def clear_connector_metadata(self) -> None:
+        """End a step; the one below goes on."""
+        self._steps.pop()
+        self._failed.pop()
+        super().clear_connector_metadata()
+        if self._steps:
+            super().bind_connector_metadata(self._steps[-1])
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Copy back what the step's requests computed before they lost it.
+
+        vLLM calls this before the forward pass of a step that restores anything.
+        """
+        metadata = self._steps[-1]
+        assert isinstance(metadata, Copies)
+        if self._mover:
+            self._failed[-1] = self._mover.back(metadata.back)
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        """Blocks of the step that ends which could not be restored."""
+        return self._failed[-1]
+
+    def build_connector_worker_meta(self) -> CopyReport | None:
+        """What was copied since the last step ended."""
+        return self._mover.report() if self._mover else None
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """All layers are there before the first one runs."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **_: Any) -> None:
+        """Blocks are copied between steps, not while they are written."""
+
+    def wait_for_save(self) -> None:
+        """As above."""
+
+    def shutdown(self) -> None:
+        """Give the host slots back."""
+        if self._mover:
+            self._mover.close()

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler's side: which blocks of which requests are on the host, and which should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from vllm.utils.math_utils import cdiv
+from vllm.v1.request import Request
+
+from vllm_qllm.kv.copies import Copies, CopyReport
+from vllm_qllm.kv.costs import Costs
+from vllm_qllm.kv.host_slots import HostSlots
+
+
+@dataclass
+class Context:
+    """What the host holds of one request.
+
+    Attributes:
+        slots: of its first blocks, in order. Those of a running request are copied ahead; only
+            full blocks are, which do not change any more.
+        tokens: that can be restored, 0 while the request holds its blocks itself.
+    """
+
+    slots: list[int] = field(default_factory=list)
+    tokens: int = 0
+
+
+class Spill:
+    """Keeps the KV of preempted requests on the host.
+
+    A request that is about to lose its blocks is *spilled* when copying them back promises to be
+    faster than computing them again. The copies out run at the start of the step that takes the
+    blocks, before it computes anything; those back at the start of the step that resumes the
+    request. Blocks of less urgent requests are copied *ahead*, a few in each of their own steps,
+    so that a more urgent step that takes them has little to wait for.
+
+    Args:
+        slots: host slots, each of one KV block.
+        block_size: tokens of a KV block.
+        block_bytes: bytes of a KV block, in all layers.
+    """
+
+    def __init__(self, slots: int, block_size: int, block_bytes: int) -> None:
+        self.slots = HostSlots(slots)
+        self.costs = Costs()
+        self._block_size = block_size
+        self._block_bytes = block_bytes
+        self._contexts: dict[str, Context] = {}
+        self._copies = Copies()
+        # Who restores a block in a step that is not completed.
+        self._restoring: dict[int, str] = {}
+
+    def tokens(self, request_id: str) -> int:
+        """Tokens of a waiting request that can be restored."""
+        context = self._contexts.get(request_id)
+        return context.tokens if context else 0
+
+    def restore_seconds(self, request_id: str, tokens: int) -> float:
+        """What a request with ``tokens`` computed pays for losing its blocks, the cheaper way."""
+        context = self._contexts.get(request_id, Context())
+        blocks = cdiv(tokens, self._block_size)
+        copied = self.costs.restore(max(0, blocks - len(context.slots)), blocks)
+        return min(copied, self.costs.recompute(tokens))
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def copy_ahead(self, request: Request, blocks: Sequence[int], limit: int) -> int:
+        """Copy up to ``limit`` full blocks of a running request; returns how many.
+
+        Args:
+            request: with the tokens of all its completed steps computed.
+            blocks: its KV blocks, in order.
+            limit: of blocks.
+        """
+        context = self._contexts.setdefault(request.request_id, Context())
+        full = request.num_computed_tokens // self._block_size
+        end = min(full, len(context.slots) + limit)
+        return self._extend(context, blocks, end)
+
+    def preempt(self, request: Request, blocks: Sequence[int]) -> bool:
+        """Keep the tokens of a request that is about to lose ``blocks``, or none of them.
+
+        Returns:
+            Whether some of its tokens can be restored.
+        """
+        computed = request.num_computed_tokens
+        context = self._contexts.setdefault(request.request_id, Context())
+        needed = cdiv(computed, self._block_size)
+        out = max(0, needed - len(context.slots))
+        worth = self.costs.restore(out, needed) < self.costs.recompute(computed)
+        # Prompt log-probabilities are computed with the prompt, which has to be computed again.
+        if not computed or request.skip_reading_prefix_cache or not worth:
+            self.forget(request.request_id)
+            return False
+        self._make_room(out, request.request_id)
+        self._extend(context, blocks, needed)
+        context.tokens = min(computed, len(context.slots) * self._block_size)
+        if not context.tokens:
+            self.forget(request.request_id)
+        return context.tokens > 0
+
+    def _extend(self, context: Context, blocks: Sequence[int], end: int) -> int:
+        before = len(context.slots)
+        for block in blocks[before:end]:
+            slot = self.slots.take()
+            if slot is None:
+                break
+            context.slots.append(slot)
+            self._copies.out.append((block, slot))
+        return len(context.slots) - before
+
+    def _make_room(self, slots: int, request_id: str) -> None:
+        """Give up what was copied ahead of others, who hold their blocks, to spill a request."""
+        missing = slots - self.slots.free
+        for other, context in self._contexts.items():
+            if missing <= 0:
+                return
+            if other != request_id and not context.tokens:
+                missing -= len(context.slots)
+                self.slots.give_back_at_once(context.slots)
+                context.slots.clear()
+
+    # -- back --------------------------------------------------------------------------------
+
+    def admit(self, request_id: str, blocks: Sequence[int], start: int, tokens: int) -> None:
+        """Restore ``tokens`` from ``start`` on, or none, of a request that got ``blocks``.
+
+        ``start`` is where a block begins.
+        """
+        context = self._contexts.get(request_id)
+        if context is None or not context.tokens:
+            return
+        if tokens:
+            first, last = start // self._block_size, cdiv(start + tokens, self._block_size)
+            back = zip(context.slots[first:last], blocks[first:last], strict=True)
+            self._copies.back += back
+            self._restoring.update(dict.fromkeys(blocks[first:last], request_id))
+        # It holds its blocks again. What is full on the host stays as copied ahead.
+        full = context.tokens // self._block_size
+        self.slots.give_back(context.slots[full:])
+        del context.slots[full:]
+        context.tokens = 0
+
+    def forget(self, request_id: str) -> None:
+        """Give back all that the host holds of a request."""
+        context = self._contexts.pop(request_id, None)
+        if context is not None:
+            self.slots.give_back(context.slots)
+
+    def forget_all(self) -> None:
+        """Give back everything."""
+        for request_id in list(self._contexts):
+            self.forget(request_id)
+
+    def held(self) -> dict[str, int]:
+        """Bytes on the host by request."""
+        return {i: len(c.slots) * self._block_bytes for i, c in self._contexts.items()}
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def take_copies(self) -> Copies:
+        """The copies of the step that is put together now."""
+        copies, self._copies = self._copies, Copies()
+        self.slots.step_is_complete()
+        return copies
+
+    def completed(self, report: CopyReport | None, failed: Iterable[int]) -> None:
+        """Learn from a completed step; the blocks that it could not restore are ``failed``."""
+        if report is not None:
+            self.costs.copied(report)
+        for block in failed:
+            if request_id := self._restoring.get(block):
+                self.forget(request_id)
+
+    def restored(self, request_ids: Iterable[str]) -> None:
+        """A step of these requests has completed."""
+        ids = set(request_ids)
+        done = [block for block, request_id in self._restoring.items() if request_id in ids]
+        for block in done:
+            del self._restoring[block]
