@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.utils.math_utils import cdiv
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
-from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
-
-from vllm_qllm.kv.copies import Copies
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -127,14 +124,12 @@ class KVGuard:
         admitted = len(scheduler.running) + len(scheduler._held)
         return admitted > (request in scheduler.running)
 
-    def written_by(self, requests: list[Request], output: SchedulerOutput) -> frozenset[int]:
-        """Ids of the blocks that a step writes, and of those that it may fail to restore.
+    def written_by(self, requests: list[Request], scheduled: dict[str, int]) -> frozenset[int]:
+        """Ids of the blocks that a step writes, for the tokens scheduled for each request.
 
         ``num_computed_tokens`` has already been advanced past the scheduled tokens.
         """
-        scheduled = output.num_scheduled_tokens
-        copies = output.kv_connector_metadata
-        written = {block for _, block in copies.back} if isinstance(copies, Copies) else set()
+        written: set[int] = set()
         managers = self._manager.coordinator.single_type_managers
         for request in requests:
             end = request.num_computed_tokens

@@ -10,7 +10,7 @@ from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
 from vllm_qllm.engine.step import Step
-from vllm_qllm.kv.copies import CopyReport
+from vllm_qllm.kv.copies import Copies, CopyReport
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -127,6 +127,11 @@ class Parking:
             filled = output.num_scheduled_tokens[request_id] // scheduler.block_size
             (ids,) = self._manager.get_block_ids(request_id)
             self._spill.copy_ahead(request, ids, CATCH_UP + filled)
+
+    def restored_by(self, output: SchedulerOutput) -> frozenset[int]:
+        """Blocks that a step copies back; until it completes nobody knows whether it could."""
+        copies = output.kv_connector_metadata
+        return frozenset(b for _, b in copies.back) if isinstance(copies, Copies) else frozenset()
 
     def completed(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
         """Learn from a step that took ``seconds``; what it failed to restore is not cached."""

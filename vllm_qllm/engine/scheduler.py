@@ -258,7 +258,8 @@ class PriorityScheduler(Scheduler):
             budget=plan.budget if suspendable else None,
             protected=plan.protected,
             request_ids=dict(scheduled),
-            unwritten_blocks=self.kv_guard.written_by(requests, output)
+            unwritten_blocks=self.kv_guard.written_by(requests, scheduled)
+            | self.parking.restored_by(output)
             if suspendable
             else frozenset(),
             decode_rows=len(scheduled) if decode and scheduled else None,
