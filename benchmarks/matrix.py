@@ -31,6 +31,7 @@ class Setup:
         common: arguments of every server, beside the system's.
         times: in place of every scenario's own.
         url: of a server that runs already, in place of one of our own.
+        timelines: folder for the last seconds of each window of our systems, for pictures.
     """
 
     model: Path
@@ -40,6 +41,7 @@ class Setup:
     files: Traces = field(default_factory=lambda: Traces(TRACES))
     sample: Sample = field(default_factory=Sample)
     url: str | None = None
+    timelines: Path | None = None
 
 
 @dataclass(frozen=True)

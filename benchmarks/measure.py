@@ -5,17 +5,38 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
-from benchmarks import counters, equality
+from benchmarks import counters, equality, responses
 from benchmarks.load.client import Client, Exchange
 from benchmarks.load.drive import drive
 from benchmarks.load.traces import BadTrace
 from benchmarks.matrix import Cell, Setup
-from benchmarks.record import KINDS, OK, Record
+from benchmarks.record import KINDS, OK, Record, path_of
 from benchmarks.server import Server
+
+TIMELINE_SECONDS = 5.0
+# More than this the server does not answer.
+LONGEST_TIMELINE = 3600.0
+
+
+async def page(client: Client, path: str) -> str | None:
+    """A page of the server; None where it has none, or died, which requests will show."""
+    try:
+        return await client.get(path)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return None
+
+
+def keep(path: Path, text: str | None) -> None:
+    """Write a timeline, where there is one."""
+    if text is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def measure(
@@ -45,16 +66,23 @@ async def _measure(
 
     async with Client(server, setup.seed, cell.system.priorities) as client:
 
-        async def probe() -> str | None:
-            try:
-                return await client.get("/metrics")
-            except (TimeoutError, aiohttp.ClientError, OSError):
-                return None  # a server of another kind, or one that died, which requests will show
+        async def probe(ending: bool) -> str | None:
+            if ending and cell.system.ours and setup.timelines is not None:
+                timeline = await page(client, f"{responses.PATH}?seconds={TIMELINE_SECONDS}")
+                keep(setup.timelines / path_of(Path(), cell.blank(setup, facts)), timeline)
+            return await page(client, "/metrics")
 
         began_unix = time.time()
         driven = await drive(client, cell.variant.streams, kinds, times, setup.files, probe, tick)
         since = driven.began + times.warm_up
         exchanges = list(driven.exchanges)
+        exact = {}
+        if cell.system.ours:
+            past = min(time.monotonic() - since, LONGEST_TIMELINE)
+            timeline = await page(client, f"{responses.PATH}?seconds={past}")
+            if timeline is not None:
+                document = msgspec.json.decode(timeline)
+                exact = responses.response_times(document, times.seconds)
         say("comparing tokens")
         equal = await equality.compare(client, exchanges, setup.sample, since)
     blank = cell.blank(setup, facts)
@@ -69,6 +97,7 @@ async def _measure(
         command=server.command_line,
         before=counters.parse(driven.before or ""),
         after=counters.parse(driven.after or ""),
+        responses=exact,
         equality=equal,
         requests=[e.request(driven.began) for e in exchanges],
     )

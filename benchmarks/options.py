@@ -62,6 +62,9 @@ def parse(about: str | None, words: Sequence[str] | None = None) -> argparse.Nam
         help="replay this file (Azure's .csv, Mooncake's .jsonl) for LS or BE",
     )
     parser.add_argument("--url", help="measure the one system named at this base URL, which runs")
+    parser.add_argument(
+        "--timelines", type=Path, metavar="FOLDER", help="keep the end of each window, for pictures"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, default=RUNS, help="folder of the results (%(default)s)"

@@ -110,6 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
         files=Traces(arguments.traces, dict(arguments.trace)),
         sample=QUICK_SAMPLE if quick else Sample(),
         url=arguments.url,
+        timelines=arguments.timelines,
     )
     plan = cells(
         [SCENARIOS[name] for name in arguments.scenarios],

@@ -48,10 +48,10 @@ def qllm(
     kinds: tuple[str, ...] = KINDS,
     **config: object,
 ) -> System:
-    """This plugin; ``config`` is its ``--priority-config``."""
-    flags: tuple[str, ...] = ("--priority-policy", policy, *budget(tokens))
-    if config:
-        flags += ("--priority-config", json.dumps(config))
+    """This plugin; ``config`` is its ``--priority-config``, beside a timeline for exact response
+    times."""
+    keep = json.dumps({"timeline": True} | config)
+    flags = ("--priority-policy", policy, *budget(tokens), "--priority-config", keep)
     return System(f"plugin, {about}", flags, kinds, LOWER_FIRST, ours=True)
 
 

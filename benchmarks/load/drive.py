@@ -61,14 +61,15 @@ async def drive(
     kinds: Collection[str],
     times: Times,
     files: Traces,
-    probe: Callable[[], Awaitable[str | None]],
+    probe: Callable[[bool], Awaitable[str | None]],
     tick: Callable[[Sequence[Exchange]], None] = lambda exchanges: None,
 ) -> Driven:
     """Apply the streams' requests of the classes in ``kinds``.
 
     After the window no open loop sends any more; its requests still get ``drain`` seconds, and
     closed loops go on meanwhile: the late ones shall have it no easier. Then what is in flight is
-    cancelled and stays unanswered. ``tick`` is called a few times a second. Raises BadTrace.
+    cancelled and stays unanswered. ``probe`` is called at both ends of the window, with whether it
+    is the second; ``tick`` a few times a second. Raises BadTrace.
     """
     total = times.warm_up + times.seconds
     open_: list[Job] = []
@@ -89,9 +90,9 @@ async def drive(
 
     async def probes() -> None:
         await asyncio.sleep(times.warm_up)
-        driven.before = await probe()
+        driven.before = await probe(False)
         await asyncio.sleep(max(0.0, began + total - time.monotonic()))
-        driven.after = await probe()
+        driven.after = await probe(True)
 
     probing = asyncio.create_task(probes())
     try:

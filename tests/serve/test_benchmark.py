@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,16 @@ def measured(chosen: Scenario, setup: Setup, out: Path) -> Record:
 def setup(server: Server, tiny_model: Path, tmp_path: Path) -> Setup:
     sample = Sample(((LS, 2), (BE, 1)))
     files = Traces(tmp_path)
-    return Setup(tiny_model, (), times=TIMES, files=files, sample=sample, url=f"{server.url}/v1")
+    url, timelines = f"{server.url}/v1", tmp_path / "timelines"
+    return Setup(
+        tiny_model,
+        (),
+        times=TIMES,
+        files=files,
+        sample=sample,
+        url=url,
+        timelines=timelines,
+    )
 
 
 def test_a_run_leaves_every_requests_tokens_and_the_engines_counters(
@@ -65,13 +75,17 @@ def test_a_run_leaves_every_requests_tokens_and_the_engines_counters(
         assert of_class(found, kind).failed == 0
         generated = f'qllm_generated_tokens_total{{class="{CLASSES[kind]}"}}'
         assert found.after[generated] > found.before.get(generated, 0.0)
+    assert len(found.responses[LS]) == pytest.approx(len(found.inside(LS)), abs=2)
+    assert all(0.0 < seconds < 10.0 for seconds in found.responses[LS])
+    (document,) = (tmp_path / "timelines").rglob("*.json")
+    assert json.loads(document.read_text())["format"] == "vllm-qllm timeline"
     # The model is float32, in which no batch changes a token.
     assert found.equality[LS].equal == len(found.equality[LS].numbers) == 2
     assert found.equality[BE].equal == len(found.equality[BE].numbers) == 1
     assert {r.priority for r in found.of(LS)} == {0}
     assert {r.priority for r in found.of(BE)} == {10}
 
-    (path,) = tmp_path.rglob("both/*.json")
+    (path,) = (tmp_path / "both").glob("*.json")
     before = path.stat().st_mtime_ns
     assert measured(scenario("both", URGENT, BATCH), setup, tmp_path) == found
     assert path.stat().st_mtime_ns == before, "a finished run was run again"
