@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.conditions import ROOT
 from benchmarks.groups import Results
 from benchmarks.pictures import style
 from benchmarks.pictures.latency import against_load, distribution, responses, ttfts
@@ -26,6 +27,7 @@ from benchmarks.pictures.steps import timeline
 from benchmarks.record import BadRecord, load_all
 
 FORMATS = ("svg", "png")
+PICTURES = ROOT / "benchmarks" / "results" / "pictures"
 
 
 def of_scenario(results: Results, scenario: str) -> Iterator[tuple[str, Figure | None, str]]:
@@ -70,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="*", type=Path, help="result files, or folders of them")
     parser.add_argument("--timeline", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a timeline (default: 3)")
-    parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/pictures/out"))
+    parser.add_argument("-o", "--out", type=Path, help="folder for them", default=PICTURES)
     parser.add_argument("--format", choices=FORMATS, default="svg")
     asked = parser.parse_args(words)
     if not asked.results and not asked.timeline:

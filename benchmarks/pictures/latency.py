@@ -41,6 +41,7 @@ def logarithmic(axis: Axes, which: str) -> None:
     one = getattr(axis, f"{which}axis")
     one.set_major_formatter(FuncFormatter(duration))
     one.set_minor_formatter(FuncFormatter(duration))
+    one.set_tick_params(which="both", length=3.5, pad=3.5)  # or labels stand at two heights
     low, high = getattr(axis, f"get_{which}lim")()
     if high / low > 300:
         one.set_minor_formatter(NullFormatter())

@@ -67,7 +67,7 @@ def timeline(
     nested = sum(span.category == "step" and depth > 0 for depth, span in steps)
     stops = sum(span.category == "suspended" for _, span in steps)
     figure.suptitle(
-        f"{seconds:g} s of a server: {stops} suspensions, {nested} nested steps",
+        f"{seconds:g} s of a server: {count(stops, 'suspension')}, {count(nested, 'nested step')}",
         x=0.01,
         ha="left",
         weight="bold",
@@ -75,6 +75,11 @@ def timeline(
     words = "Engine's own event log. Hatched: the step is suspended, and what runs is above it."
     style.small_print(figure, f"{words} {note}".strip())
     return figure
+
+
+def count(number: int, what: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _bar(axes: Axes, left: float, width: float, y: float, height: float, **look: Any) -> None:

@@ -35,7 +35,7 @@ INK, FAINT = "#333333", "#d9d9d9"
 
 SETTINGS: Mapping[str, Any] = {
     "font.size": 9.0,
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -111,20 +111,20 @@ def direct_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> 
 
 def apart(ascending: Sequence[float], least: float) -> list[float]:
     """Numbers near these that are at least so far from each other, from 0 to 1 if they fit."""
+
+    def placed(centre: float, members: int) -> tuple[float, int]:
+        half = least * (members - 1) / 2
+        return min(max(centre, half), max(1 - half, half)), members
+
     groups: list[tuple[float, int]] = []  # centre, members
     for value in ascending:
-        groups.append((value, 1))
+        groups.append(placed(value, 1))
         while len(groups) > 1:
             (low, n), (high, m) = groups[-2:]
             if high - low >= least * (n + m) / 2:
                 break
-            groups[-2:] = [((low * n + high * m) / (n + m), n + m)]
-    found: list[float] = []
-    for centre, members in groups:
-        half = least * (members - 1) / 2
-        centre = min(max(centre, half), max(1 - half, half))
-        found += [centre - half + least * i for i in range(members)]
-    return found
+            groups[-2:] = [placed((low * n + high * m) / (n + m), n + m)]
+    return [c + least * (i - (n - 1) / 2) for c, n in groups for i in range(n)]
 
 
 def caption(figure: Figure, records: Sequence[Record], more: str = "") -> None:
