@@ -69,11 +69,19 @@ def conditions() -> dict[str, Any]:
         "vllm_qllm": package("vllm-qllm"),
         "commit": commit(),
         "source": source_digest(),
-        "environment": {
-            k: os.environ[k] for k in ("LD_PRELOAD", "OMP_NUM_THREADS") if k in os.environ
-        }
-        | {k: v for k, v in os.environ.items() if k.startswith(("VLLM_", "QLLM_"))},
+        "environment": environment(),
     }
+
+
+def environment() -> dict[str, str]:
+    """Variables that change how fast a server is; of paths, the last part: results are public."""
+    found = {}
+    for name, value in sorted(os.environ.items()):
+        if name in ("LD_PRELOAD", "OMP_NUM_THREADS") or name.startswith(("VLLM_", "QLLM_")):
+            found[name] = ":".join(
+                Path(part).name if "/" in part else part for part in value.split(":")
+            )
+    return found
 
 
 def sentence(facts: dict[str, Any]) -> str:
