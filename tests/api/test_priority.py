@@ -127,7 +127,8 @@ class Handler(GenerateBaseServing):
 
     def __init__(self, additional_config: Any) -> None:
         vllm_config = SimpleNamespace(additional_config=additional_config)
-        self.engine_client: Any = SimpleNamespace(vllm_config=vllm_config)
+        methods = dict.fromkeys(("shutdown", "check_admission", "check_health"), lambda: None)
+        self.engine_client: Any = SimpleNamespace(vllm_config=vllm_config, **methods)
         self.got: list[int] = []
 
     async def create_batch_chat_completion(self, request: Any, raw_request: Any = None) -> str:

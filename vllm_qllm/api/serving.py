@@ -10,7 +10,7 @@ from typing import Any
 
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.visit import visit_of
-from vllm_qllm.api import tier
+from vllm_qllm.api import draining, tier
 from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
 from vllm_qllm.api.sequences import sequences
 from vllm_qllm.config import PriorityConfig, carried
@@ -35,6 +35,7 @@ def teach(handler: Any) -> None:
     data = carried(getattr(handler.engine_client, "vllm_config", None))
     if data is None:
         return
+    draining.announce(handler.engine_client)
     config = PriorityConfig.from_dict(data)
     handler._get_priority = functools.partial(_priority, config)
     for name in ENTRIES:

@@ -25,6 +25,30 @@ HTTP = (
         signature("__init__", "api.priority:_refuse", "Answered with status 400."),
     ),
     *uses(
+        "vllm.exceptions:GracefulHTTPError",
+        signature("__init__", "api.draining:DrainingError", "Answered with the status it names."),
+    ),
+    *uses(
+        "vllm.v1.engine.async_llm:AsyncLLM",
+        signature("shutdown", "api.draining:Draining", "What SIGTERM calls first, in a thread."),
+        signature("check_admission", "api.draining:Draining", "Asked before an answer begins."),
+        body("_add_request", "api.draining:Draining", "Asks again, with the request's id."),
+        signature("check_health", "api.draining:Draining", "Asked by /health."),
+        attribute("errored", "api.draining:Draining", "A dead engine has nothing to drain."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.base.serving:GenerateBaseServing",
+        body("_preflight", "api.draining:Draining", "Asks for admission before a stream begins."),
+    ),
+    *uses(
+        "vllm.entrypoints.serve.instrumentator.health:",
+        body("health", "api.draining:Draining", "Answers 503 to EngineDeadError alone."),
+    ),
+    *uses(
+        "vllm.v1.engine.exceptions:EngineDeadError",
+        signature("__init__", "api.draining:Draining", "Raised without arguments."),
+    ),
+    *uses(
         "vllm.entrypoints.openai.responses.protocol:ResponsesRequest",
         attribute("service_tier", "api.priority:priority_of", "The tier that was asked for."),
     ),
