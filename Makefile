@@ -1,4 +1,4 @@
-# make setup | test | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
+# make setup | test | test-deploy | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -18,12 +18,14 @@ BENCH  := $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT)) \
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test soak compatibility patches lint demo \
+.PHONY: help setup test test-deploy deploy-tools soak compatibility patches lint demo \
   bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
 	@echo "make test         all tests"
+	@echo "make test-deploy  what deploy/ holds: replicas, nginx, Prometheus; and the images, which needs root"
+	@echo "make deploy-tools nginx, Prometheus and checkers for these tests, from apt and pip, into .deploy"
 	@echo "make soak         10,000 mixed requests with aborts; under ten minutes on two idle cores"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
 	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
@@ -61,10 +63,17 @@ $(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/
 	@touch $@
 	@echo "$(VENV) is ready"
 
-test: setup
+test: setup deploy-tools
 	$(PY) -m pytest
 
-compatibility: setup
+# Images take minutes and gigabytes, so they are not part of `test`; layers are kept in .deploy/images.
+test-deploy: setup deploy-tools
+	$(PY) -m pytest tests/deploy tests/deploy/images.py
+
+deploy-tools: setup
+	@$(PY) -m tests.deploy.tools
+
+compatibility: setup deploy-tools
 	$(PY) -m pytest --write-compatibility
 
 patches: setup
@@ -97,6 +106,6 @@ bench-moe: setup
 	@$(PY) -m benchmarks.moe --threads $(or $(THREADS),1)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) .deploy build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  benchmarks/.models benchmarks/.logs benchmarks/.runs
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

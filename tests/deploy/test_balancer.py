@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nginx lets through, and what it makes of it: no model is needed for that."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.balancer import TRUSTED, Balancer, balance
+from tests.deploy.echo import echo
+from tests.serve.server import free_port
+
+MIB = 1 << 20
+Answer = tuple[int, dict[str, str], Any]
+
+
+@pytest.fixture(scope="module")
+def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
+    log = tmp_path_factory.mktemp("nginx") / "log"
+    with echo() as one, echo() as two, balance([one, two], log) as running:
+        yield running
+
+
+def ask(
+    balancer: Balancer,
+    path: str = "/v1/completions",
+    method: str = "POST",
+    body: bytes = b"{}",
+    headers: dict[str, str] | None = None,
+    source: str = "127.0.0.1",
+) -> Answer:
+    """Status, headers and body of an answer."""
+    host = balancer.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=20, source_address=(source, 0))
+    try:
+        connection.request(method, path, body if method == "POST" else None, headers or {})
+        response = connection.getresponse()
+        read = response.read()
+        return response.status, dict(response.getheaders()), json.loads(read) if read else None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Vllm-Priority", "x-VLLM-priority", "X-Qllm-Gateway", "X-Qllm-Tenant"]
+)
+def test_only_a_trusted_hop_names_a_class_or_a_tenant(balancer: Balancer, name: str) -> None:
+    assert name.lower() not in ask(balancer, headers={name: "-7"})[2]["headers"]
+    passed = ask(balancer, headers={name: "-7"}, source=TRUSTED)[2]["headers"]
+    assert passed[name.lower()] == "-7"
+    # A name that some servers take for the same never arrives.
+    spelled = ask(balancer, headers={name.replace("-", "_"): "-7"})[2]["headers"]
+    assert "-7" not in spelled.values()
+
+
+def test_a_key_goes_on_and_is_not_logged(balancer: Balancer) -> None:
+    said = {"Authorization": "Bearer key-of-a-tenant"}
+    status, _, body = ask(balancer, "/v1/completions?api_key=key-of-a-tenant", headers=said)
+    assert (status, body["headers"]["authorization"]) == (200, "Bearer key-of-a-tenant")
+    assert balancer.requests()[-1]["path"] == "/v1/completions"
+    assert "key-of-a-tenant" not in balancer.log.read_text()
+
+
+def test_every_request_has_an_id(balancer: Balancer) -> None:
+    _, headers, body = ask(balancer, headers={"X-Request-Id": "job-17:3"})
+    assert headers["X-Request-Id"] == body["headers"]["x-request-id"] == "job-17:3"
+    assert balancer.requests()[-1]["id"] == "job-17:3"
+    for bad in ("a b", "x" * 129, '"; drop', ""):
+        _, headers, body = ask(balancer, headers={"X-Request-Id": bad})
+        made = headers["X-Request-Id"]
+        assert made == body["headers"]["x-request-id"] != bad
+        assert len(made) == 32
+
+
+def test_a_request_may_have_eight_mebibytes(balancer: Balancer) -> None:
+    status, _, body = ask(balancer, body=b"x" * (8 * MIB))
+    assert (status, body["size"]) == (200, 8 * MIB)
+    status, headers, body = ask(balancer, body=b"x" * (8 * MIB + 1))
+    assert status == body["error"]["code"] == 413
+    assert "larger" in body["error"]["message"] and headers["X-Request-Id"]
+
+
+def test_headers_have_a_limit(balancer: Balancer) -> None:
+    assert ask(balancer, headers={"X-Long": "x" * 7000})[0] == 200
+    for path, headers, expected in (
+        ("/v1/completions", {"X-Long": "x" * 9000}, 431),
+        ("/v1/" + "x" * 9000, {}, 414),
+    ):
+        status, _, body = ask(balancer, path, headers=headers)
+        assert status == body["error"]["code"] == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/docs",
+        "/invocations",
+        "/qllm/",
+        "/sleep",
+        "/v1/load_lora_adapter",
+        "/v1/../metrics",
+        "/v1/%2e%2e/metrics",
+    ],
+)
+def test_what_is_not_the_api_stays_inside(balancer: Balancer, path: str) -> None:
+    status, _, body = ask(balancer, path)
+    assert status == body["error"]["code"] == 404
+
+
+def test_work_is_spread(balancer: Balancer) -> None:
+    before = len(balancer.requests())
+    for _ in range(10):
+        ask(balancer)
+    replicas = {line["replica"] for line in balancer.requests()[before:]}
+    assert len(replicas) == 2
+
+
+def test_without_a_replica_the_error_is_one_that_clients_know(tmp_path: Path) -> None:
+    # Ports that nobody listens on.
+    with balance(["127.0.0.1:1", "127.0.0.1:2"], tmp_path / "log") as balancer:
+        status, headers, body = ask(balancer)
+        assert status == body["error"]["code"] == 502
+        assert headers["Content-Type"] == "application/json"
+        assert headers["Retry-After"] == "2" and headers["X-Request-Id"]
+        assert balancer.left_out() == [], "left out both"
+
+
+def test_a_replica_that_is_not_well_is_left_out_and_comes_back(tmp_path: Path) -> None:
+    port = free_port()
+    ill = f"127.0.0.1:{port}"
+    with echo() as well, balance([well, ill], tmp_path / "log") as balancer:
+
+        def asked(count: int) -> set[str]:
+            before = len(balancer.requests())
+            assert {ask(balancer)[0] for _ in range(count)} == {200}
+            return {line["replica"] for line in balancer.requests()[before:]}
+
+        def wait_until_asked(*replicas: str) -> None:
+            # A reload begins when replicas.conf has changed, and takes a moment.
+            deadline = time.monotonic() + 20
+            while (found := asked(4)) != set(replicas):
+                assert time.monotonic() < deadline, found
+
+        balancer.wait_until_left_out(ill)
+        wait_until_asked(well)
+        with echo(port):
+            balancer.wait_until_left_out()
+            wait_until_asked(well, ill)
