@@ -65,7 +65,7 @@ class Cell:
 
     def arguments(self, setup: Setup) -> tuple[str, ...]:
         """Of its server."""
-        return (*setup.common, *self.system.arguments)
+        return (*setup.common, *self.scenario.arguments, *self.system.arguments)
 
     def plan(self, setup: Setup) -> dict[str, Any]:
         """What is done, as data."""

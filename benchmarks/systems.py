@@ -75,6 +75,7 @@ SYSTEMS = {
     "strict": qllm("preempting inside the step", "strict"),
     "be-alone-strict": qllm("strict, BE only", "strict", kinds=(BE,)),
     "strict-8192": qllm("preempting inside the step, 8192-token budget", "strict", tokens=8192),
+    "strict-spill": qllm("KV of preempted requests on the host", "strict", spill_bytes=2 << 30),
     # What throughput costs: urgent decodes may take longer, best-effort ones come along.
     "strict-ride": qllm("strict with ride_slowdown 2.5", "strict", ride_slowdown=2.5),
 }

@@ -23,6 +23,7 @@ CARRIER = "priority"  # the field of vLLM's additional_config that carries a con
 CHECKPOINTS = ("expert", "layer", "none")
 # 128 bytes each. What true stands for is about a minute of a busy GPU, and more of a CPU.
 MIN_EVENTS, TIMELINE_EVENTS, MAX_EVENTS = 1024, 2**16, 2**20
+ORDERS = ("arrival", "program")
 SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
 
 
@@ -148,6 +149,10 @@ class PriorityConfig:
         spill_bytes: host memory of each worker for the KV of preempted requests; 0 computes it
             again.
         spill_path: directory for a file that holds it instead of memory.
+        program_ttl_ms: how long the KV of a finished turn is kept for the next turn of its program;
+            0: it is not. Milliseconds.
+        order: of requests of one priority: by their own ``arrival`` or by that of the first turn
+            of their ``program``.
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
         timeline: number of events of the timeline to keep; 0 for no timeline, True for
             TIMELINE_EVENTS.
@@ -164,6 +169,8 @@ class PriorityConfig:
     park_fraction: float = 1.0
     spill_bytes: int = 0
     spill_path: str | None = None
+    program_ttl_ms: float = 0.0
+    order: str = "arrival"
     service_tiers: Mapping[str, int] = field(default_factory=dict)
     timeline: int = 0
     tenants: str | None = None
@@ -225,6 +232,13 @@ class PriorityConfig:
             self.spill_path,
             "the path of a directory, or null for memory",
         )
+        _check(
+            _is_number(self.program_ttl_ms) and 0 <= self.program_ttl_ms <= 86_400_000,
+            "program_ttl_ms",
+            self.program_ttl_ms,
+            "a number of milliseconds from 0 to 86400000",
+        )
+        _check(self.order in ORDERS, "order", self.order, ", ".join(ORDERS))
         object.__setattr__(self, "service_tiers", self._tiers(self.service_tiers))
         object.__setattr__(self, "timeline", self._events(self.timeline))
         if self.tenants is not None:

@@ -1,6 +1,15 @@
 """The scenarios, each in a file of its own. To add one, add a file and an entry."""
 
-from benchmarks.scenarios import azure, conserve, decoding, long_prompts, mix, overload, qllm
+from benchmarks.scenarios import (
+    azure,
+    conserve,
+    decoding,
+    kv_pressure,
+    long_prompts,
+    mix,
+    overload,
+    qllm,
+)
 from benchmarks.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -14,5 +23,6 @@ SCENARIOS: dict[str, Scenario] = {
         decoding.SCENARIO,
         long_prompts.SCENARIO,
         overload.SCENARIO,
+        kv_pressure.SCENARIO,
     )
 }

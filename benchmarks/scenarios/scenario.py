@@ -53,6 +53,7 @@ class Scenario:
     Attributes:
         decode_slo: what LS is promised until its first token, in decode iterations of an LS request
             that has the server to itself.
+        arguments: of every server, besides those of the system.
         quick: the variants that a quick run takes, by index.
     """
 
@@ -62,4 +63,5 @@ class Scenario:
     systems: tuple[str, ...]
     times: Times = USUAL
     decode_slo: float = 10.0
+    arguments: tuple[str, ...] = ()
     quick: tuple[int, ...] = (0,)

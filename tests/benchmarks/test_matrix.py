@@ -33,7 +33,9 @@ def test_every_scenario_names_systems_that_exist_and_asks_for_requests(tmp_path:
         assert all(index < len(scenario.variants) for index in scenario.quick)
         for name in scenario.systems:
             systems.find(name)
-    assert set(SCENARIOS["mix"].systems) == set(systems.SYSTEMS) - {"priority-8192", "strict-8192"}
+    assert set(SCENARIOS["mix"].systems) == set(systems.SYSTEMS) - {
+        *("priority-8192", "strict-8192", "strict-spill")
+    }
     with pytest.raises(ValueError, match="no system named 'x'; there are: ls-alone"):
         systems.find("x")
 

@@ -110,6 +110,7 @@ class BareScheduler:
         prompt: int | list[int],
         out: int = 4,
         arrival: float | None = None,
+        program: str | None = None,
     ) -> Request:
         """A request arrives; prompts given as a length have tokens of their own."""
         number = len(self.requests)
@@ -120,7 +121,11 @@ class BareScheduler:
         request = Request(
             request_id=name,
             prompt_token_ids=tokens,
-            sampling_params=SamplingParams(max_tokens=out, ignore_eos=True),
+            sampling_params=SamplingParams(
+                max_tokens=out,
+                ignore_eos=True,
+                extra_args={"program_id": program} if program else None,
+            ),
             pooling_params=None,
             arrival_time=float(number) if arrival is None else arrival,
             priority=priority,
@@ -236,8 +241,9 @@ class BareScheduler:
                 assert members == list(step.request_ids), "a request left a suspended step"
                 assert not written & held
                 assert not used & step.unwritten_blocks
-        # Blocks are held by requests and by nobody else.
+        # Blocks are held by requests, or for the next turn of a program, and by nobody else.
         held = {b for name in scheduler.requests for b in self.blocks_of(name)} - {0}
+        held |= {b.block_id for kept in scheduler.programs._kept.values() for b in kept.blocks}
         assert self.free == self.blocks - len(held)
         assert scheduler.max_num_active_reqs == scheduler.max_num_running_reqs
         assert len(scheduler.waiting) == sum(1 for _ in scheduler.waiting)

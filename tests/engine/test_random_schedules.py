@@ -51,6 +51,7 @@ class RandomLoad:
                 prompt,
                 out=rng.randint(1, 12),
                 arrival=rng.choice((0.0, bare.clock.now, -bare.clock.now)),
+                program=rng.choice((None, "p", "q")),
             )
         if bare.scheduler.requests and rng.random() < 0.05:
             name = rng.choice(list(bare.scheduler.requests))
@@ -120,6 +121,7 @@ def play(make: Callable[..., BareScheduler], seed: int, **arguments: Any) -> Ran
     for name, request in bare.requests.items():
         if name not in load.aborted:
             assert request.num_output_tokens == request.max_tokens
+    bare.scheduler.programs.release_all()
     bare.assert_idle()
     return load
 
@@ -133,8 +135,9 @@ def play(make: Callable[..., BareScheduler], seed: int, **arguments: Any) -> Ran
         {"blocks": 200, "seqs": 2, "classes": THREE},
         {"blocks": 20, "seqs": 3, "classes": THREE, "reserved_kv": 0.2, "max_preemptions": 2},
         {"blocks": 14, "seqs": 4, "classes": TWO, "policy": "step"},
+        {"blocks": 16, "seqs": 4, "classes": THREE, "program_ttl_ms": 500.0, "order": "program"},
     ],
-    ids=["loose", "few blocks", "few slots", "few of all", "step"],
+    ids=["loose", "few blocks", "few slots", "few of all", "step", "programs"],
 )
 def test_every_request_gets_all_of_its_tokens(
     make: Callable[..., BareScheduler], arguments: dict[str, Any]
@@ -164,6 +167,7 @@ def test_every_request_gets_all_of_its_tokens(
     classes=st.sampled_from([TWO, THREE]),
     reserved=st.sampled_from([0.0, 0.1, 0.3]),
     most=st.sampled_from([0, 1, 8]),
+    ttl=st.sampled_from([0.0, 100.0, 5000.0]),
 )
 def test_whatever_the_sizes(
     scheduler_config: Any,
@@ -175,6 +179,7 @@ def test_whatever_the_sizes(
     classes: list[dict[str, Any]],
     reserved: float,
     most: int,
+    ttl: float,
 ) -> None:
     bare = BareScheduler(
         scheduler_config,
@@ -185,8 +190,10 @@ def test_whatever_the_sizes(
         classes=classes,
         reserved_kv=reserved,
         max_preemptions=most,
+        program_ttl_ms=ttl,
     )
     load = RandomLoad(bare, rng, arrivals=8)
     load.run()
     assert set(bare.finished) | load.aborted == set(bare.requests)
+    bare.scheduler.programs.release_all()
     bare.assert_idle()

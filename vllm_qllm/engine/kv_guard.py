@@ -38,10 +38,16 @@ class KVGuard:
     ) -> KVCacheBlocks | None:
         """vLLM's ``allocate_slots`` by class: same arguments, same result."""
         rank = self._scheduler.rank(request)
+        allocate = self._allocate
         if rank > 0 and self._reserve and self._others_hold_blocks(request):
-            return self._allocate_beside_reserve(request, num_new_tokens, *args, **kwargs)
-        blocks = self._allocate(request, num_new_tokens, *args, **kwargs)
+            allocate = self._allocate_beside_reserve
+        blocks = allocate(request, num_new_tokens, *args, **kwargs)
         if blocks is None:
+            for _ in self._scheduler.programs.give_up(rank, not self._others_hold_blocks(request)):
+                blocks = allocate(request, num_new_tokens, *args, **kwargs)
+                if blocks is not None:
+                    return blocks
+        if blocks is None and allocate == self._allocate:
             missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
             for victim in self._victims(rank, missing):
                 self._scheduler.take_blocks(victim)

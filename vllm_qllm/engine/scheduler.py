@@ -28,6 +28,7 @@ from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
 from vllm_qllm.engine.parking import Parking
+from vllm_qllm.engine.programs import Programs
 from vllm_qllm.engine.step import Step
 from vllm_qllm.kv.copies import Copies
 from vllm_qllm.kv.spill import Spill
@@ -62,6 +63,7 @@ class PriorityScheduler(Scheduler):
         self.load = LoadMeter(self)
         self.spill: Spill | None = getattr(self.connector, "spill", None)
         self.parking = Parking(self)
+        self.programs = Programs(self)
         self.kv_guard = KVGuard(self)
         recorder = Recorder(self.priority_config, store_path())
         log = open_log(self.priority_config, ring_path())
@@ -140,6 +142,7 @@ class PriorityScheduler(Scheduler):
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         """Schedule one step by the plan of the policy (or by the one set by ``use_plan``)."""
         plan, self._plan = self._plan, None
+        self.programs.expire(time.monotonic())
         if plan is None:
             plan = self._plan_between_steps()
         output = self._schedule_by(plan, throttle_prefills)
@@ -329,8 +332,13 @@ class PriorityScheduler(Scheduler):
 
     def add_request(self, request: Request) -> None:
         """Add a request, or the next part of a streamed one."""
+        self.programs.arrived(request)
         self.accounting.arrived(request)
         super().add_request(request)
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        self.programs.finished(request, time.monotonic())
+        return super()._free_request(request, *args, **kwargs)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.parking.preempting(request)
@@ -370,6 +378,7 @@ class PriorityScheduler(Scheduler):
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Forget cached prefixes, also what is on the host."""
+        self.programs.release_all()
         done: bool = super().reset_prefix_cache(*args, **kwargs)
         self.parking.forget_all()
         return done

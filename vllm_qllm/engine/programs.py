@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs: conversations and agents whose next turn needs the KV of the last one.
+
+The idea is that of Continuum (arXiv 2511.02230): the KV of a finished turn is kept for a while, so
+that the next turn, which begins with it, finds it; and turns can be ordered by when their program
+began, so that one that is half way does not queue behind others that have just come.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllm.v1.core.kv_cache_utils import KVCacheBlock
+from vllm.v1.request import Request, RequestStatus
+
+if TYPE_CHECKING:
+    from vllm_qllm.engine.scheduler import PriorityScheduler
+
+# In ``vllm_xargs`` of a request, which vLLM hands on as the extra arguments of its sampling.
+PROGRAM_ID = "program_id"
+# Programs whose beginning is remembered, the latest to be seen.
+REMEMBERED = 100_000
+
+
+def program_of(request: Request) -> str | None:
+    """The program that a request says it belongs to."""
+    extra = request.sampling_params.extra_args if request.sampling_params else None
+    name = extra.get(PROGRAM_ID) if extra else None
+    return None if name is None else str(name)
+
+
+@dataclass
+class Kept:
+    """Blocks of a finished turn.
+
+    Attributes:
+        rank: class of the turn.
+        until: when they are given back at the latest, ``time.monotonic()`` seconds.
+        blocks: cached prefix blocks, in order; they are held as if by a request.
+    """
+
+    rank: int
+    until: float
+    blocks: list[KVCacheBlock]
+
+
+class Programs:
+    """Keeps what finished turns have computed, for ``program_ttl_ms``.
+
+    Blocks that are kept are the first to go when a more urgent request needs room, and go before
+    anybody else would have to wait for ever.
+    """
+
+    def __init__(self, scheduler: PriorityScheduler) -> None:
+        config = scheduler.priority_config
+        self._scheduler = scheduler
+        self._pool = scheduler.kv_cache_manager.block_pool
+        self._ttl = config.program_ttl_ms / 1000.0
+        self._by_program = config.order == "program"
+        self._began: dict[str, float] = {}
+        self._kept: dict[str, Kept] = {}
+
+    @property
+    def kept_blocks(self) -> int:
+        """KV blocks that wait for a next turn; one that two programs share counts twice."""
+        return sum(len(kept.blocks) for kept in self._kept.values())
+
+    def arrived(self, request: Request) -> None:
+        """Order a turn by the beginning of its program, if that is asked for."""
+        program = program_of(request)
+        if program is None or not self._by_program:
+            return
+        began = self._began.pop(program, request.arrival_time)
+        self._began[program] = began
+        request.arrival_time = began
+        while len(self._began) > REMEMBERED:
+            del self._began[next(iter(self._began))]
+
+    def finished(self, request: Request, now: float) -> None:
+        """Keep the blocks of a turn that has ended and still holds them."""
+        program = program_of(request)
+        aborted = request.status == RequestStatus.FINISHED_ABORTED
+        if program is None or not self._ttl or aborted:
+            return
+        groups = self._scheduler.kv_cache_manager.get_blocks(request.request_id).blocks
+        # Nobody can find a block without a hash again.
+        blocks = [b for group in groups for b in group if b.block_hash is not None]
+        self._release(program)
+        if blocks:
+            self._pool.touch(blocks)
+            self._kept[program] = Kept(self._scheduler.rank(request), now + self._ttl, blocks)
+
+    def expire(self, now: float) -> None:
+        """Give back what was kept long enough."""
+        for program in [p for p, kept in self._kept.items() if kept.until <= now]:
+            self._release(program)
+
+    def give_up(self, rank: int, alone: bool) -> Iterator[None]:
+        """Give back one program's blocks after the other, for a request of class ``rank``.
+
+        Those of less urgent classes, the oldest first; then, when nobody else runs whose end could
+        be waited for (``alone``), the others.
+        """
+        less = [p for p, kept in self._kept.items() if kept.rank > rank]
+        others = [p for p, kept in self._kept.items() if kept.rank <= rank] if alone else []
+        for program in itertools.chain(less, others):
+            self._release(program)
+            yield
+
+    def release_all(self) -> None:
+        """Give everything back."""
+        for program in list(self._kept):
+            self._release(program)
+
+    def _release(self, program: str) -> None:
+        kept = self._kept.pop(program, None)
+        if kept is not None:
+            # The end of a prefix goes first: what remains can still be found.
+            self._pool.free_blocks(reversed(kept.blocks))
