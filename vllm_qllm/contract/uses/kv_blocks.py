@@ -56,12 +56,18 @@ KV = (
     *uses(
         "vllm.v1.core.block_pool:BlockPool",
         signature("get_num_free_blocks", "engine.kv_guard:KVGuard", "Free blocks."),
+        body(
+            "touch free_blocks",
+            "engine.programs:Programs",
+            "Blocks are held by the one and given back by the other, the first one first to go.",
+        ),
     ),
     *uses(
         "vllm.v1.core.kv_cache_utils:KVCacheBlock",
         attribute(
             "block_id ref_cnt", "engine.kv_guard:KVGuard", "Says what taking a block would gain."
         ),
+        attribute("block_hash", "engine.programs:Programs", "None for what nobody can find."),
     ),
     *uses(
         "vllm.v1.kv_cache_interface:",

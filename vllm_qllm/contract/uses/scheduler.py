@@ -150,7 +150,7 @@ REQUEST = (
         attribute(
             "request_id priority status num_computed_tokens num_tokens num_prompt_tokens "
             "num_output_tokens is_prefill_chunk num_preemptions max_tokens arrival_time "
-            "structured_output_request is_finished",
+            "structured_output_request is_finished sampling_params",
             "engine",
             "Plans, victims and metrics are worked out from them.",
         ),
@@ -159,6 +159,10 @@ REQUEST = (
             "engine.class_queue:ClassQueue",
             "The order within a class: priority, arrival, id.",
         ),
+    ),
+    *uses(
+        "vllm.sampling_params:SamplingParams",
+        attribute("extra_args", "engine.programs:program_of", "What a client gave as vllm_xargs."),
     ),
     *uses(
         "vllm.v1.request:RequestStatus",
