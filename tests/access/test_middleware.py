@@ -34,9 +34,7 @@ class Client:
         self.messages, self.sent = list(messages), []
 
     async def receive(self) -> dict[str, Any]:
-        if not self.messages:
-            await asyncio.sleep(3600)
-        return self.messages.pop(0)
+        return self.messages.pop(0) if self.messages else {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
         self.sent.append(message)
@@ -164,4 +162,18 @@ def test_browsers_may_ask_before_they_ask(config: PriorityConfig) -> None:
     client = Client()
     asked = scope("http", "/v1/completions", "wrong") | {"method": "OPTIONS"}
     asyncio.run(started(ok, config)(asked, client.receive, client.send))
+    assert client.status == 200
+
+
+def test_a_tenant_that_goes_while_its_request_comes(
+    config: PriorityConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is known and served by one state of the file, not by two."""
+    middleware = started(ok, config)
+    gate = gates.this_gate()
+    assert gate is not None
+    states = [gate.roster, gate.roster.model_copy(update={"tenants": {}})]
+    monkeypatch.setattr(gates.Gate, "roster", property(lambda _: states.pop(0)))
+    client = Client()
+    asyncio.run(middleware(scope("http", "/v1/models"), client.receive, client.send))
     assert client.status == 200

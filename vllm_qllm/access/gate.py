@@ -54,13 +54,17 @@ class Gate:
         """The tenants as they are now."""
         return self._file.current()
 
-    def identify(self, headers: Headers) -> str | Refusal:
+    @staticmethod
+    def identify(roster: Roster, headers: Headers) -> str | Refusal:
         """The name of the tenant that sends these headers, or why that is not known.
 
         A gateway proves itself by a secret and names the tenant. Otherwise there must be a key,
         as OpenAI's clients or as Anthropic's send it.
+
+        Args:
+            roster: the one that the request is served by; the next may not know the tenant.
+            headers: of the request.
         """
-        roster = self.roster
         secret, named = headers.get(GATEWAY_HEADER), headers.get(TENANT_HEADER)
         if secret is not None or named is not None:
             expected = roster.gateway

@@ -68,7 +68,7 @@ class AccessMiddleware:
             text = f"the headers have {size} bytes; allowed: {roster.max_header_bytes}"
             name: str | Refusal = Refusal("headers", text)
         else:
-            name = gate.identify(headers)
+            name = gate.identify(roster, headers)
         if isinstance(name, Refusal):
             gate.refused(None, name, path, request_id)
             await _answer(name, path, request_id, scope, receive, send)
