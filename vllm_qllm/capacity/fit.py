@@ -105,7 +105,7 @@ def fit(
     scale = math.exp(float(np.mean(_errors(kept, sizes, values))))
     steps = list(itertools.accumulate((v * scale for v in values[:-2]), max))
     cost = Cost(
-        tuple((n, round(max(s, 1e-6), 7)) for n, s in zip(sizes, steps, strict=True)),
+        tuple((n, round(max(float(s), 1e-6), 7)) for n, s in zip(sizes, steps, strict=True)),
         context_s=float(values[-2]) * scale,
         pair_s=float(values[-1]) * scale,
         noise=round(min(float(np.std(_errors(kept, sizes, values))), 1.0), 4),

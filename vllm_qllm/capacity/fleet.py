@@ -136,4 +136,5 @@ class Fleet:
             self._report(request, now)
         self._router.went(self._current, request.rank)
         if request.client >= 0:
-            self._send_next(request.client, now)
+            loop, _ = self._clients[request.client]
+            self._send_next(request.client, now + loop.pause)

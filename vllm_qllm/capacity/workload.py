@@ -23,14 +23,17 @@ class Clients:
         number: how many clients.
         lengths: prompt and output tokens of the requests; client ``i`` sends number ``i``, then
             ``i + number`` and so on, and after the last length the first one follows.
+        pause: seconds from an answer to the next request.
     """
 
     rank: int
     number: int
     lengths: tuple[tuple[int, int], ...]
+    pause: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.number >= 1, "clients: number", self.number, "an integer of at least 1")
+        check(self.pause >= 0, "clients: pause", self.pause, "seconds, 0 or more")
         check(bool(self.lengths), "clients: lengths", self.lengths, "at least one")
         for prompt, output in self.lengths:
             check(
