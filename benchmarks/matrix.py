@@ -14,7 +14,7 @@ from benchmarks.conditions import ROOT
 from benchmarks.equality import Sample
 from benchmarks.load.drive import Times
 from benchmarks.load.streams import Replay
-from benchmarks.load.traces import Traces
+from benchmarks.load.traces import Traces, read
 from benchmarks.record import Record
 from benchmarks.scenarios.scenario import COMMON, Scenario, Variant
 from benchmarks.systems import System
@@ -66,6 +66,12 @@ class Cell:
     def arguments(self, setup: Setup) -> tuple[str, ...]:
         """Of its server."""
         return (*setup.common, *self.scenario.arguments, *self.system.arguments)
+
+    def check(self, setup: Setup) -> None:
+        """Read the traces that it replays. Raises BadTrace."""
+        for stream in self.variant.streams:
+            if isinstance(stream, Replay):
+                read(setup.files.path(stream.kind, stream.trace))
 
     def plan(self, setup: Setup) -> dict[str, Any]:
         """What is done, as data."""

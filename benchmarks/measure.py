@@ -14,7 +14,6 @@ import msgspec
 from benchmarks import counters, equality, responses
 from benchmarks.load.client import Client, Exchange
 from benchmarks.load.drive import drive
-from benchmarks.load.traces import BadTrace
 from benchmarks.matrix import Cell, Setup
 from benchmarks.record import KINDS, OK, Record, path_of
 from benchmarks.server import Server
@@ -46,11 +45,8 @@ def measure(
     facts: dict[str, Any],
     say: Callable[[str], None] = lambda text: None,
 ) -> Record:
-    """Its record; a failed one where the load could not be made."""
-    try:
-        return asyncio.run(_measure(cell, setup, server, facts, say))
-    except BadTrace as error:
-        return cell.blank(setup, facts, status="failed", cause=str(error))
+    """Its record. Raises BadTrace."""
+    return asyncio.run(_measure(cell, setup, server, facts, say))
 
 
 async def _measure(

@@ -17,7 +17,7 @@ from benchmarks import record
 from benchmarks.conditions import ROOT, conditions, sentence
 from benchmarks.equality import Sample
 from benchmarks.host import Host
-from benchmarks.load.traces import Traces
+from benchmarks.load.traces import BadTrace, Traces
 from benchmarks.matrix import Cell, Setup, cells, finished
 from benchmarks.measure import measure
 from benchmarks.models import make
@@ -82,9 +82,10 @@ def run(
             # Again for every run: whoever edits meanwhile shall not be told wrong.
             facts = conditions()
             try:
+                cell.check(setup)  # before a server is started for nothing
                 done = measure(cell, setup, host.server(cell), facts, progress.say)
                 trouble = host.trouble()
-            except ServerDied as error:
+            except (BadTrace, ServerDied) as error:
                 done, trouble = cell.blank(setup, facts), str(error)
             if trouble:
                 done = record.failed(done, trouble)

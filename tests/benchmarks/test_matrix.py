@@ -14,8 +14,9 @@ from benchmarks.load.drive import Times
 from benchmarks.load.traces import Traces
 from benchmarks.matrix import Cell, Setup, cells, finished
 from benchmarks.options import QUICK
-from benchmarks.record import failed, path_of, save
-from benchmarks.run import main
+from benchmarks.progress import Progress
+from benchmarks.record import failed, load, path_of, save
+from benchmarks.run import main, run
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.azure import CODE, CONVERSATION
 
@@ -93,6 +94,15 @@ def test_only_a_good_run_with_the_same_key_is_finished(tmp_path: Path) -> None:
     assert not finished(path, run.key)
     path.write_text('{"format": 1, "scenario"')  # as if the disk had been full
     assert not finished(path, run.key)
+
+
+def test_a_missing_trace_fails_its_run_before_a_server_is_started(tmp_path: Path) -> None:
+    setup = replace(SETUP, files=Traces(tmp_path))  # and there is no such model
+    (path,) = run([cell("azure-code")], setup, tmp_path, Progress(), tmp_path / "logs")
+    found = load(path)
+    assert found.status == "failed"
+    assert f"{CODE}: No such file" in (found.cause or "")
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(
