@@ -32,6 +32,8 @@ from vllm_qllm.capacity.workload import Clients, Workload
 
 CALIBRATE = ("ls-alone", "be-alone", "be-alone-strict")
 WITHIN = 0.15
+# What runs do not tell and `python -m vllm_qllm.capacity measure` does.
+PREEMPTION = ("suspend_s", "nested_s", "resume_s")
 # Tokens of steps whose time goes with the weights read, not with arithmetic.
 SMALL = 128
 SEEDS = 7
@@ -214,6 +216,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("results", nargs="+", type=Path, help="result files, or folders of them")
     parser.add_argument("--cost", type=Path, help="a cost file; without it, costs are fitted")
     parser.add_argument("--calibrate", nargs="*", default=CALIBRATE, help="systems to fit to")
+    parser.add_argument(
+        "--preemption", type=Path, help=f"a cost file to take {', '.join(PREEMPTION)} from"
+    )
     parser.add_argument("--save-cost", type=Path, help="write the fitted costs of vLLM's experts")
     parser.add_argument("-o", "--out", type=Path, help="write the comparison as JSON")
     return parser.parse_args()
@@ -228,7 +233,9 @@ def main() -> int:
             cost = Cost.load(arguments.cost)
             costs = {False: cost, True: cost}
         else:
-            costs = calibrated(records, calibrating)
+            source = Cost.load(arguments.preemption) if arguments.preemption else None
+            known = {name: getattr(source, name) for name in PREEMPTION} if source else {}
+            costs = calibrated(records, calibrating, **known)
         cost = costs[False]
         if arguments.save_cost:
             cost.save(arguments.save_cost)

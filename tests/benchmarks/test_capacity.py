@@ -152,6 +152,11 @@ def test_the_command(
     assert status == 0
     assert "mix: strict has no result: the server died" in text
     assert Cost.load(out).step[0][0] == 1
+    priced = tmp_path / "priced"
+    Cost.from_dict(TRUE.to_dict() | {"nested_s": 0.01}).save(priced)
+    words = [str(tmp_path), "--preemption", str(priced), "--save-cost", str(out)]
+    assert run(words, capsys)[0] == 0
+    assert Cost.load(out).nested_s == 0.01
     status, text, _ = run([str(tmp_path), "--cost", str(out)], capsys)
     assert status == 0
     assert "fitted to" not in text
