@@ -33,7 +33,9 @@ SHAPES = (
     Shape(2048, 1024, 64, 8),
     Shape(4096, 1536, 16, 2),
 )
-TOKENS = (1, 8, 16, 64, 256, 512, 1024, 2048, 4096)
+TOKENS = (1, 2, 4, 8, 16, 64, 256, 512, 1024, 2048, 4096)
+BYTES = 5 << 30
+"""Of weights, in both layouts together."""
 COLUMNS = "tokens|stock ms|spread|ours ms|spread|ratio|TFLOP/s|items|longest item ms"
 
 
@@ -60,20 +62,18 @@ def timed(call: Callable[[], object]) -> float:
 class Layer:
     """Random weights of one shape, packed for both kernels."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, w13: torch.Tensor, w2: torch.Tensor):
         from vllm._custom_ops import cpu_fused_moe, cpu_prepack_moe_weight
 
         self.shape, self._stock_kernel = shape, cpu_fused_moe
         self.isa = "amx" if torch.cpu._is_amx_tile_supported() else "vec"
-        experts, hidden, inter = shape.experts, shape.hidden, shape.inter
-        w13 = (torch.randn(experts, 2 * inter, hidden) * hidden**-0.5).bfloat16()
-        w2 = (torch.randn(experts, hidden, inter) * inter**-0.5).bfloat16()
         self.stock_weights = [cpu_prepack_moe_weight(w, self.isa) for w in (w13, w2)]
         self.our_weights = [cpu.pack(w) for w in (w13, w2)]
 
-    def inputs(self, tokens: int) -> None:
-        self.x = torch.randn(tokens, self.shape.hidden).bfloat16()
-        logits = torch.randn(tokens, self.shape.experts)
+    def route(self, x: torch.Tensor) -> None:
+        """Take the rows `x` [tokens, hidden] as input, and send them to experts at random."""
+        self.x = x
+        logits = torch.randn(x.shape[0], self.shape.experts)
         weights, ids = torch.topk(logits.softmax(-1), self.shape.topk)
         self.router = weights / weights.sum(-1, keepdim=True), ids.int()
 
@@ -101,14 +101,47 @@ class Layer:
             longest = max(longest, 1e3 * (time.thread_time() - began))
         return longest
 
+
+class Model:
+    """Layers one after another, as many as fit into memory and at most as many as a model has.
+
+    One layer called over and over would find its weights in the last-level cache.
+    """
+
+    def __init__(self, shape: Shape, most: int):
+        generator = torch.Generator().manual_seed(0)
+        experts, hidden, inter = shape.experts, shape.hidden, shape.inter
+        w13 = torch.empty(experts, 2 * inter, hidden, dtype=torch.bfloat16)
+        w2 = torch.empty(experts, hidden, inter, dtype=torch.bfloat16)
+        for weight in (w13, w2):
+            weight.normal_(0, weight.shape[2] ** -0.5, generator=generator)
+        self.bytes = w13.nbytes + w2.nbytes
+        self.layers = [
+            Layer(shape, w13, w2) for _ in range(max(1, min(most, BYTES // (2 * self.bytes))))
+        ]
+
+    def stock(self) -> None:
+        for layer in self.layers:
+            layer.stock()
+
+    def ours(self) -> None:
+        for layer in self.layers:
+            layer.ours()
+
     def measure(self, tokens: int, seconds: float) -> Times:
-        """Both in turn for `seconds`, and at least five times each."""
-        self.inputs(tokens)
-        times = Times([], [], self.work().items, min(self.longest_item() for _ in range(3)))
+        """Passes of both kernels in turn for `seconds`, at least five; times are of one layer."""
+        x = torch.randn(tokens, self.layers[0].shape.hidden).bfloat16()
+        for layer in self.layers:
+            layer.route(x)
+        first, count = self.layers[0], len(self.layers)
+        longest = min(layer.longest_item() for layer in self.layers[:3])
+        times = Times([], [], first.work().items, longest)
         end = time.monotonic() + seconds
         while time.monotonic() < end or len(times.ours) < 5:
-            times.stock.append(timed(self.stock))
-            times.ours.append(timed(self.ours))
+            for layer in self.layers:
+                layer.route(x)
+            times.stock.append(timed(self.stock) / count)
+            times.ours.append(timed(self.ours) / count)
         return times
 
 
@@ -130,6 +163,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each size")
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--layers", type=int, default=16, help="at most; 1 keeps weights cached")
     parser.add_argument("--shapes", nargs="+", help="hidden,inter,experts,topk", default=None)
     options = parser.parse_args()
     if reason := cpu.available():
@@ -146,14 +180,13 @@ def main() -> None:
     print(f"kernel: {cpu_library.load().kernel}, threads: {options.threads}")
     print("Medians, quartiles as spread; ratio: median of stock / ours, pair by pair.")
     for shape in shapes:
-        layer = Layer(shape)
-        sizes = (sum(w.nbytes for w in ws) >> 20 for ws in (layer.stock_weights, layer.our_weights))
-        load = os.getloadavg()[0]
-        print(f"\n{shape}, load average {load:.1f}; weights of stock, ours: {[*sizes]} MiB\n")
+        model = Model(shape, options.layers)
+        count, load = len(model.layers), os.getloadavg()[0]
+        print(f"\n{shape}, {count} layers of {model.bytes >> 20} MiB, load average {load:.1f}\n")
         titles = COLUMNS.split("|")
         print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", flush=True)
         for tokens in options.tokens:
-            print(row(shape, tokens, layer.measure(tokens, options.seconds)), flush=True)
+            print(row(shape, tokens, model.measure(tokens, options.seconds)), flush=True)
 
 
 if __name__ == "__main__":

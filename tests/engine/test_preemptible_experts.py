@@ -23,6 +23,13 @@ def _experts(worker: object) -> str:
     return " ".join(sorted(found))
 
 
+def _entries(worker: object) -> list[str]:
+    """What a model calls for a layer of experts: vLLM's function, or an op around the layer."""
+    layers = worker.vllm_config.compilation_config.static_forward_context.values()  # type: ignore[attr-defined]
+    entries = {layer._forward_entry for layer in layers if hasattr(layer, "routed_experts")}
+    return sorted(getattr(entry, "__name__", str(entry)) for entry in entries)
+
+
 @pytest.mark.parametrize("eager", [True, False])
 def test_same_bits_however_often_it_stops(
     engine_for: EngineFor, eager: bool, monkeypatch: pytest.MonkeyPatch
@@ -36,6 +43,8 @@ def test_same_bits_however_often_it_stops(
     specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     assert engine.core.collective_rpc(_experts) == ["PreemptibleExperts"]
+    # Routing and all else of the layer is compiled as in vLLM: it would take longer in Python.
+    assert engine.core.collective_rpc(_entries) == [["_moe_forward"]]
     ids = [engine.add(*specs[0])]
     stops = 0
 

@@ -19,7 +19,12 @@ def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
         data = carried(get_current_vllm_config())
         if data is None or data["checkpoints"] != "expert":
             return original(self)
-        # On the CPU vLLM traces through the layer, where no Python is left to stop at.
+        # On the CPU vLLM traces through the layer, where no Python is left to stop at but that
+        # of ops. Experts of this package are one themselves.
+        from vllm_qllm.kernels.moe.experts import PreemptibleExperts
+
+        if getattr(self.routed_experts.quant_method, "experts_cls", None) is PreemptibleExperts:
+            return original(self)
         ops = torch.ops.vllm
         return ops.moe_forward if self._shared_experts is None else ops.moe_forward_shared
 

@@ -13,7 +13,8 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         body(
             "_select_forward",
             "seams.experts:_select_forward",
-            "Replaced by the opaque op, which must be what other devices use.",
+            "Replaced by the opaque op, which must be what other devices use, for experts that "
+            "are not an op of their own.",
         ),
         body(
             "_forward_impl",
@@ -21,7 +22,9 @@ DEPENDENCIES: tuple[Dependency, ...] = (
             "A step is suspended inside it: what it keeps on the layer is shared by all lanes.",
         ),
         attribute(
-            "_shared_experts", "seams.experts:_select_forward", "Says which of two ops it is."
+            "_shared_experts routed_experts",
+            "seams.experts:_select_forward",
+            "Say which of two ops it is, and who computes the experts.",
         ),
     ),
     *uses(
@@ -38,7 +41,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         body(
             "_moe_forward _moe_forward_shared get_layer_from_name",
             "seams.experts:_select_forward",
-            "What the opaque ops do; a nested step calls them again.",
+            "What the opaque ops do; a nested step calls them again. Our op finds its layer so.",
         ),
     ),
     *uses(
@@ -71,6 +74,31 @@ DEPENDENCIES: tuple[Dependency, ...] = (
             "replace_parameter",
             "kernels.moe.experts:PreemptibleExperts",
             "Puts weights in another layout in place of those loaded.",
+        ),
+    ),
+    *uses(
+        "vllm.utils.torch_utils:",
+        signature(
+            "direct_register_custom_op _encode_layer_name _resolve_layer_name",
+            "kernels.moe.experts_op",
+            "How vLLM defines its ops, and names a layer to one without a graph for each layer.",
+        ),
+        attribute("LayerNameType", "kernels.moe.experts_op", "The type of such a name."),
+    ),
+    *uses(
+        f"{LAYER}.routed_experts:RoutedExperts",
+        attribute(
+            "layer_name quant_method",
+            "kernels.moe.experts:PreemptibleExperts",
+            "The name under which the forward context has the layer, and who has its kernel.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.unquantized_fused_moe_method:UnquantizedFusedMoEMethod",
+        attribute(
+            "experts_cls",
+            "seams.experts:_select_forward",
+            "The class of experts, chosen before the layer says whether it is opaque.",
         ),
     ),
     *uses(

@@ -13,7 +13,7 @@ from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedE
 from vllm.model_executor.utils import replace_parameter
 
 from vllm_qllm.execution.agreement import SLOTS
-from vllm_qllm.kernels.moe import cpu
+from vllm_qllm.kernels.moe import cpu, experts_op
 
 # Between two checkpoints, roughly. A checkpoint costs about ten microseconds.
 SPACING_SECONDS = 3e-3
@@ -57,6 +57,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
 
     def __init__(self, moe_config: Any, quant_config: Any) -> None:
         super().__init__(moe_config, quant_config)
+        experts_op.register()
+        self._layer_name = ""
         self.checkpoint: Callable[[], None] = lambda: None
 
     @staticmethod
@@ -82,6 +84,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         """Replace the weights of ``layer`` by those in the kernel's layout, of the same size."""
+        self._layer_name = layer.layer_name
         self._pad_moe_intermediate(layer)
         replace_parameter(layer, "w13_weight", cpu.pack(layer.w13_weight))
         replace_parameter(layer, "w2_weight", cpu.pack(layer.w2_weight))
@@ -99,7 +102,31 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         apply_router_weight_on_input: bool = False,
         **others: Any,
     ) -> None:
-        """Compute the experts of a batch into ``output`` [tokens, hidden]."""
+        """Compute the experts of a batch into ``output`` [tokens, hidden]; may be traced."""
+        experts_op.call(
+            output,
+            hidden_states,
+            w1,
+            w2,
+            topk_weights,
+            topk_ids,
+            activation.value,
+            apply_router_weight_on_input,
+            self._layer_name,
+        )
+
+    def compute(
+        self,
+        output: torch.Tensor,
+        hidden_states: torch.Tensor,
+        w1: torch.Tensor,
+        w2: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        activation: str,
+        apply_router_weight_on_input: bool,
+    ) -> None:
+        """The same, now, stopping at checkpoints. A traced graph calls it when it runs."""
         work = cpu.Work(
             output,
             hidden_states.contiguous(),
@@ -109,7 +136,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             self.w2_bias,
             topk_weights,
             topk_ids,
-            activation.value,
+            activation,
             apply_router_weight_on_input,
         )
         count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1)
