@@ -43,7 +43,7 @@ def test_same_bits_however_often_it_stops(
     specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     assert engine.core.collective_rpc(_experts) == ["PreemptibleExperts"]
-    # Routing and all else of the layer is compiled as in vLLM: it would take longer in Python.
+    # Routing and all else of the layer is compiled as in vLLM.
     assert engine.core.collective_rpc(_entries) == [["_moe_forward"]]
     ids = [engine.add(*specs[0])]
     stops = 0

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The custom op by which a model reaches the experts of a layer that can stop.
 
-It is all of the MoE layer that a compiled graph does not see into. An op around the whole layer
-would bring the layer's own Python back, which takes longer than a small expert.
+It is all of the MoE layer that a compiled graph does not see into.
 """
 
 import functools
