@@ -227,11 +227,18 @@ class PriorityConfig:
             "a number of bytes, 0 for none",
         )
         _check(
-            self.spill_path is None or (isinstance(self.spill_path, str) and self.spill_path != ""),
+            self.spill_path is None
+            or (
+                isinstance(self.spill_path, str)
+                and self.spill_path != ""
+                and "\0" not in self.spill_path
+            ),
             "spill_path",
             self.spill_path,
             "the path of a directory, or null for memory",
         )
+        if self.spill_path is not None:
+            object.__setattr__(self, "spill_path", str(Path(self.spill_path).absolute()))
         _check(
             _is_number(self.program_ttl_ms) and 0 <= self.program_ttl_ms <= 86_400_000,
             "program_ttl_ms",

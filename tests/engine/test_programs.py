@@ -97,13 +97,44 @@ def test_its_own_class_waits_for_others_to_end_but_not_for_ever(make: Make) -> N
     assert bare.scheduler.programs.kept_blocks == 0
 
 
-def test_an_aborted_turn_keeps_nothing(make: Make) -> None:
-    bare = make(blocks=8, program_ttl_ms=1000.0)
+def test_a_turn_that_has_said_nothing_keeps_nothing(make: Make) -> None:
+    bare = make(blocks=8, tokens=32, program_ttl_ms=1000.0)
     bare.add("first", BE, TURN, out=9, program="p")
     bare.begin()
     bare.end()
     bare.abort("first")
     assert bare.scheduler.programs.kept_blocks == 0 and bare.free == 8
+
+
+def test_what_runs_is_not_preempted_for_what_is_kept(make: Make) -> None:
+    bare = make(blocks=8, program_ttl_ms=1e6)
+    bare.add("first", BE, TURN, out=2, program="p")
+    finish(bare, "first")
+    for name in ("a", "b"):
+        bare.add(name, BE, 30, out=20)
+    finish(bare, "a", "b")
+    assert not bare.preemptions() and bare.scheduler.programs.kept_blocks == 0
+
+
+def test_urgent_ones_do_not_wait_for_what_urgent_ones_left(make: Make) -> None:
+    bare = make(blocks=10, program_ttl_ms=1e6)
+    bare.add("first", LS, TURN, out=2, program="p")
+    finish(bare, "first")
+    bare.add("batch", BE, 40, out=200)
+    for _ in range(2):
+        bare.begin()
+        bare.end()
+    bare.add("urgent", LS, 120, out=1)
+    finish(bare, "urgent")
+    assert "batch" not in bare.finished
+
+
+def test_programs_of_others_have_other_names(make: Make) -> None:
+    bare = make(blocks=16, program_ttl_ms=1e6)
+    for priority in (LS, BE):
+        bare.add(f"turn{priority}", priority, [priority, *TURN], out=1, program="p")
+        finish(bare, f"turn{priority}")
+    assert bare.scheduler.programs.kept_blocks == 6, "one does not take the place of the other"
 
 
 @pytest.mark.parametrize(("order", "first"), [("arrival", "other"), ("program", "second turn")])

@@ -92,6 +92,8 @@ class Accounting:
         if step.request_ids and len(self._scheduler.in_flight) > 1:
             self._recorder.nested_step(self._scheduler.in_flight[-2].rank, step.rank)
         self._gauges(now)
+        # While a step is in flight, who is not in it waits for his turn.
+        self._kv()
 
     def completed(self, step: Step, requests: Iterable[Request], now: float) -> None:
         """Note the end of ``step``, new tokens, and the end of requests that are done."""
@@ -114,6 +116,8 @@ class Accounting:
             if request.is_finished():
                 self.finished(request, now)
         self._gauges(now)
+        if not self._scheduler.running:
+            self._kv()
 
     def finished(self, request: Request, now: float) -> None:
         """Stop the clock; a second call for the same request does nothing."""
@@ -169,17 +173,20 @@ class Accounting:
         for request in scheduler.running:
             counts = suspended if request.request_id in suspended_ids else running
             counts[scheduler.rank(request)] += 1
-        parked = scheduler.parking.parked()
-        spilled = scheduler.parking.spilled_bytes()
         for rank in ranks:
             waiting = scheduler.load.queued(rank)
-            self._recorder.parked(rank, *parked[rank])
-            self._recorder.spilled(rank, spilled[rank])
             self._recorder.running(rank, running[rank])
             self._recorder.suspended(rank, suspended[rank])
             self._recorder.waiting(rank, waiting)
             if self._log is not None:
                 self._log.queue(rank, waiting, running[rank], suspended[rank], now)
+
+    def _kv(self) -> None:
+        parking = self._scheduler.parking
+        numbers = zip(parking.parked(), parking.spilled_bytes(), strict=True)
+        for rank, ((requests, blocks), size) in enumerate(numbers):
+            self._recorder.parked(rank, requests, blocks)
+            self._recorder.spilled(rank, size)
 
     def close(self) -> None:
         """Let go of what others read."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vllm.utils.math_utils import cdiv
@@ -42,11 +44,26 @@ class KVGuard:
         if rank > 0 and self._reserve and self._others_hold_blocks(request):
             allocate = self._allocate_beside_reserve
         blocks = allocate(request, num_new_tokens, *args, **kwargs)
-        if blocks is None:
-            for _ in self._scheduler.programs.give_up(rank, not self._others_hold_blocks(request)):
-                blocks = allocate(request, num_new_tokens, *args, **kwargs)
-                if blocks is not None:
-                    return blocks
+        if blocks is not None:
+            return blocks
+        programs = self._scheduler.programs
+        missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
+        kept = programs.yielding(rank, self._nobody_to_wait_for(request))
+        # Less urgent classes take nothing from others.
+        victims = self._scheduler.held_victims(rank) if allocate == self._allocate else []
+        if self._gain(victims) + programs.blocks(kept) < missing:
+            return None
+        for program in kept:
+            programs.release(program)
+            blocks = allocate(request, num_new_tokens, *args, **kwargs)
+            if blocks is not None:
+                return blocks
+        for victim in victims:
+            self._scheduler.take_blocks(victim)
+            blocks = allocate(request, num_new_tokens, *args, **kwargs)
+            if blocks is not None:
+                break
+        return blocks
         if blocks is None and allocate == self._allocate:
             missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
             for victim in self._victims(rank, missing):
@@ -86,12 +103,21 @@ class KVGuard:
         needed = self._beyond_held(request, tokens) - shared
         return needed - self._manager.block_pool.get_num_free_blocks()
 
-    def _victims(self, rank: int, missing: int) -> list[Request]:
-        """Who loses blocks for class ``rank``: nobody when all of them together are not enough."""
-        victims = self._scheduler.held_victims(rank)
+    def _gain(self, victims: list[Request]) -> int:
+        """Blocks that are free once all of ``victims`` have lost theirs."""
         groups = (self._manager.get_blocks(v.request_id).blocks for v in victims)
-        gain = sum(b.ref_cnt == 1 for blocks in groups for group in blocks for b in group)
-        return victims if gain >= missing else []
+        held = Counter(b.block_id for blocks in groups for group in blocks for b in group)
+        pool = self._manager.block_pool.blocks
+        return sum(pool[block_id].ref_cnt == count for block_id, count in held.items())
+
+    def _nobody_to_wait_for(self, request: Request) -> bool:
+        """Whether no end of an admitted request, as urgent at least, would make room."""
+        scheduler = self._scheduler
+        rank = scheduler.rank(request)
+        admitted = itertools.chain(scheduler.running, scheduler.held_requests)
+        return request.status == RequestStatus.RUNNING or not any(
+            scheduler.rank(r) <= rank for r in admitted
+        )
 
     def fitting_beside(self, first: list[Request], others: list[Request]) -> list[Request]:
         """Those of ``others`` that find room once all of ``first``, of one class, have theirs.

@@ -97,7 +97,8 @@ class LoadMeter:
         )
         first = scheduler.waiting.first(rank)
         if first is not None:
-            tokens += first.num_tokens
+            on_host = scheduler.spill.tokens(first.request_id) if scheduler.spill else 0
+            tokens += first.num_tokens - on_host
         return min(tokens, scheduler.max_num_scheduled_tokens)
 
     def any_work(self) -> bool:

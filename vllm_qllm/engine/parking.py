@@ -35,22 +35,32 @@ class Parking:
         self._spill = scheduler.spill
         # Tokens that a preempted request had computed.
         self._lost: dict[str, int] = {}
+        self._shrunk: dict[str, int] = {}
         pool = self._manager.block_pool.num_gpu_blocks
         self._scarce = int(SCARCE * pool)
         self._limit = int(scheduler.priority_config.park_fraction * pool)
 
-    def shrink(self) -> None:
-        """Preempt held-back requests that hold more than may be parked."""
+    def shrink(self, rank: int) -> None:
+        """Preempt requests held back by a step of class ``rank`` beyond what may be parked.
+
+        It is not their KV that somebody needs: ``max_preemptions`` does not count it.
+        """
         scheduler = self._scheduler
         if self._limit >= self._manager.block_pool.num_gpu_blocks:
             return
-        victims = scheduler.held_victims(-1)
-        held = sum(map(self.blocks, victims))
-        for victim in victims:
+        held = sum(map(self.blocks, scheduler.held_requests))
+        if held <= self._limit:
+            return
+        for victim in scheduler.held_victims(rank):
+            held -= self.blocks(victim)
+            self._shrunk[victim.request_id] = self.shrunk(victim) + 1
+            scheduler.take_blocks(victim)
             if held <= self._limit:
                 return
-            held -= self.blocks(victim)
-            scheduler.take_blocks(victim)
+
+    def shrunk(self, request: Request) -> int:
+        """How often a request has been preempted by :meth:`shrink`."""
+        return self._shrunk.get(request.request_id, 0)
 
     def parked(self) -> list[tuple[int, int]]:
         """(requests, KV blocks) of each class that wait for their turn with their blocks."""
@@ -75,7 +85,8 @@ class Parking:
 
     def blocks(self, request: Request) -> int:
         """KV blocks that a request holds, shared ones included."""
-        return sum(map(len, self._manager.get_block_ids(request.request_id)))
+        managers = self._manager.coordinator.single_type_managers
+        return sum(len(m.req_to_blocks.get(request.request_id, ())) for m in managers)
 
     def price(self, request: Request) -> float:
         """Seconds that taking a block of ``request`` costs, for each block that this frees."""
@@ -105,6 +116,7 @@ class Parking:
     def finished(self, request: Request) -> None:
         """Forget a request."""
         self._lost.pop(request.request_id, None)
+        self._shrunk.pop(request.request_id, None)
 
     def forget_all(self) -> None:
         """Forget all KV on the host: what computed it has changed."""
@@ -134,15 +146,34 @@ class Parking:
         return frozenset(b for _, b in copies.back) if isinstance(copies, Copies) else frozenset()
 
     def completed(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
-        """Learn from a step that took ``seconds``; what it failed to restore is not cached."""
+        """Learn from a step that took ``seconds``, after vLLM has applied its results."""
         if self._spill is None:
             return
-        if step.decode_rows is None:
-            self._spill.costs.computed(sum(step.request_ids.values()), seconds)
-        if output is not None and output.invalid_block_ids:
-            # vLLM computes these blocks again, but until then nobody else may hit them.
-            self._manager.evict_blocks(output.invalid_block_ids)
-        self._spill.restored(step.request_ids)
         report = output.kv_connector_worker_meta if output is not None else None
         if isinstance(report, CopyReport):
             self._scheduler.accounting.copied(step.rank, report)
+            seconds -= report.out_seconds + report.back_seconds
+        if step.decode_rows is None:
+            self._spill.costs.computed(sum(step.request_ids.values()), seconds)
+        if output is not None and output.invalid_block_ids:
+            self._rewind(step, output.invalid_block_ids)
+        self._spill.restored(step.request_ids)
+
+    def _rewind(self, step: Step, failed: set[int]) -> None:
+        """Take back all that was computed on top of blocks which could not be restored.
+
+        vLLM does so for the first request that holds such a block, and trusts that it computes the
+        block again before any other needs it, which more urgent work may delay; and what the step
+        computed behind the block stays in the prefix cache.
+        """
+        size = self._scheduler.block_size
+        for request_id in step.request_ids:
+            request = self._scheduler.requests.get(request_id)
+            if request is None:
+                continue
+            (ids,) = self._manager.get_block_ids(request_id)
+            first = next((i for i, block in enumerate(ids) if block in failed), None)
+            if first is not None:
+                request.num_computed_tokens = min(request.num_computed_tokens, first * size)
+                request.is_prefill_chunk = True
+                self._manager.evict_blocks(set(ids[first:]))

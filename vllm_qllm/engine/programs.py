@@ -8,13 +8,12 @@ began, so that one that is half way does not queue behind others that have just 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.kv_cache_utils import KVCacheBlock
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -25,11 +24,17 @@ PROGRAM_ID = "program_id"
 REMEMBERED = 100_000
 
 
-def program_of(request: Request) -> str | None:
-    """The program that a request says it belongs to."""
+def program_of(request: Request, rank: int) -> str | None:
+    """The program that a request says it belongs to, as a key of fixed size.
+
+    Programs of other classes and of other cache salts are others, whatever their name: nobody
+    can touch what belongs to those who share nothing with him.
+    """
     extra = request.sampling_params.extra_args if request.sampling_params else None
     name = extra.get(PROGRAM_ID) if extra else None
-    return None if name is None else str(name)
+    if name is None:
+        return None
+    return sha256(repr((rank, request.cache_salt, name)).encode()).hexdigest()
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Programs:
 
     def arrived(self, request: Request) -> None:
         """Order a turn by the beginning of its program, if that is asked for."""
-        program = program_of(request)
+        program = program_of(request, self._scheduler.rank(request))
         if program is None or not self._by_program:
             return
         began = self._began.pop(program, request.arrival_time)
@@ -81,14 +86,14 @@ class Programs:
 
     def finished(self, request: Request, now: float) -> None:
         """Keep the blocks of a turn that has ended and still holds them."""
-        program = program_of(request)
-        aborted = request.status == RequestStatus.FINISHED_ABORTED
-        if program is None or not self._ttl or aborted:
+        program = program_of(request, self._scheduler.rank(request))
+        # vLLM's front end ends a turn at a stop string by aborting it, as a client that goes away.
+        if program is None or not self._ttl or not request.num_output_tokens:
             return
         groups = self._scheduler.kv_cache_manager.get_blocks(request.request_id).blocks
         # Nobody can find a block without a hash again.
         blocks = [b for group in groups for b in group if b.block_hash is not None]
-        self._release(program)
+        self.release(program)
         if blocks:
             self._pool.touch(blocks)
             self._kept[program] = Kept(self._scheduler.rank(request), now + self._ttl, blocks)
@@ -96,26 +101,28 @@ class Programs:
     def expire(self, now: float) -> None:
         """Give back what was kept long enough."""
         for program in [p for p, kept in self._kept.items() if kept.until <= now]:
-            self._release(program)
+            self.release(program)
 
-    def give_up(self, rank: int, alone: bool) -> Iterator[None]:
-        """Give back one program's blocks after the other, for a request of class ``rank``.
+    def yielding(self, rank: int, at_once: bool) -> list[str]:
+        """Programs whose blocks a request of class ``rank`` may have, the first ones to go first.
 
-        Those of less urgent classes, the oldest first; then, when nobody else runs whose end could
-        be waited for (``alone``), the others.
+        Those of less urgent classes, the oldest first; then the others, if ``at_once``: when it
+        has no room to go on, or nobody whose end it could wait for.
         """
         less = [p for p, kept in self._kept.items() if kept.rank > rank]
-        others = [p for p, kept in self._kept.items() if kept.rank <= rank] if alone else []
-        for program in itertools.chain(less, others):
-            self._release(program)
-            yield
+        return less + [p for p, kept in self._kept.items() if at_once and kept.rank <= rank]
+
+    def blocks(self, programs: list[str]) -> int:
+        """KV blocks that these keep, at most that many of which nobody else holds."""
+        return sum(len(self._kept[program].blocks) for program in programs)
 
     def release_all(self) -> None:
         """Give everything back."""
         for program in list(self._kept):
-            self._release(program)
+            self.release(program)
 
-    def _release(self, program: str) -> None:
+    def release(self, program: str) -> None:
+        """Give back what is kept for a program, if anything."""
         kept = self._kept.pop(program, None)
         if kept is not None:
             # The end of a prefix goes first: what remains can still be found.

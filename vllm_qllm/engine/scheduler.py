@@ -30,6 +30,7 @@ from vllm_qllm.engine.load import LoadMeter
 from vllm_qllm.engine.parking import Parking
 from vllm_qllm.engine.programs import Programs
 from vllm_qllm.engine.step import Step
+from vllm_qllm.kv.connector import SpillConnector
 from vllm_qllm.kv.copies import Copies
 from vllm_qllm.kv.spill import Spill
 from vllm_qllm.metrics.location import store_path
@@ -61,7 +62,9 @@ class PriorityScheduler(Scheduler):
         self.in_flight: list[Step] = []
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
-        self.spill: Spill | None = getattr(self.connector, "spill", None)
+        connector = self.connector
+        can_spill = isinstance(connector, SpillConnector) and connector.can_spill
+        self.spill: Spill | None = connector.spill if can_spill else None
         self.parking = Parking(self)
         self.programs = Programs(self)
         self.kv_guard = KVGuard(self)
@@ -181,7 +184,6 @@ class PriorityScheduler(Scheduler):
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
         chosen, self._held = self._split_running(plan)
         self.running = chosen
-        self.parking.shrink()
         self._show(plan.rank)
         slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
@@ -189,6 +191,8 @@ class PriorityScheduler(Scheduler):
         self.max_num_active_reqs = slots - sum(self.rank(r) == plan.rank for r in self._held)
         try:
             output = super().schedule(throttle_prefills)
+            if output.total_num_scheduled_tokens:
+                self.parking.shrink(plan.rank)
         finally:
             self.max_num_active_reqs = slots
             self._show(None)
@@ -283,7 +287,7 @@ class PriorityScheduler(Scheduler):
             if r.status == RequestStatus.RUNNING
             and self.rank(r) > rank
             and r.request_id not in suspended
-            and r.num_preemptions < config.max_preemptions
+            and r.num_preemptions - self.parking.shrunk(r) < config.max_preemptions
         ]
 
         def order(request: Request) -> tuple[bool, int, float, float]:
@@ -292,6 +296,12 @@ class PriorityScheduler(Scheduler):
             return (nearly_done, -self.rank(request), price, -request.arrival_time)
 
         return sorted(victims, key=order)
+
+    @property
+    def held_requests(self) -> list[Request]:
+        """Requests that the step which is put together holds back, suspended ones left out."""
+        suspended = self.suspended_ids
+        return [r for r in self._held if r.request_id not in suspended]
 
     def take_blocks(self, victim: Request) -> None:
         """Preempt a held-back request: its blocks go to more urgent work, it waits again."""
@@ -379,9 +389,10 @@ class PriorityScheduler(Scheduler):
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Forget cached prefixes, also what is on the host."""
         self.programs.release_all()
-        done: bool = super().reset_prefix_cache(*args, **kwargs)
-        self.parking.forget_all()
-        return done
+        try:
+            return bool(super().reset_prefix_cache(*args, **kwargs))
+        finally:
+            self.parking.forget_all()
 
     def shutdown(self) -> None:
         """Release what the scheduler holds outside of this process's memory."""

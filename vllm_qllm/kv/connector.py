@@ -17,16 +17,20 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorRole,
     SupportsHMA,
 )
+from vllm.logger import init_logger
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
-from vllm_qllm.config import PriorityConfig, carried
+from vllm_qllm.config import ConfigError, PriorityConfig, carried
 from vllm_qllm.kv.copies import Copies, CopyReport
 from vllm_qllm.kv.mover import Mover
 from vllm_qllm.kv.spill import Spill
+
+logger = init_logger("vllm.qllm")
 
 
 class SpillConnector(KVConnectorBase_V1, SupportsHMA):
@@ -34,6 +38,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
 
     Attributes:
         spill: of the scheduler's connector.
+        can_spill: whether it has any slots.
     """
 
     _cache_hit_source = CacheHitSource.HOST
@@ -42,13 +47,25 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         config = PriorityConfig.from_dict(carried(vllm_config) or {})
         block_bytes = kv_cache_config.kv_cache_tensors[0].size // kv_cache_config.num_blocks
+        if config.spill_bytes < block_bytes:
+            raise ConfigError(
+                f"priority config: spill_bytes is {config.spill_bytes}; allowed: 0, or at least "
+                f"one KV block, which has {block_bytes} bytes with this model"
+            )
         self._slots = config.spill_bytes // block_bytes
-        # Blocks of several groups hold different tokens; then nothing is spilled.
-        if len(kv_cache_config.kv_cache_groups) > 1:
+        groups = kv_cache_config.kv_cache_groups
+        if len(groups) > 1 or not isinstance(groups[0].kv_cache_spec, FullAttentionSpec):
+            # Behind a window there are no blocks, and those of several groups hold other tokens.
             self._slots = 0
+            if role == KVConnectorRole.SCHEDULER:
+                logger.warning(
+                    "spill_bytes is ignored, preempted requests are computed again: only KV of "
+                    "full attention is spilled."
+                )
         self._directory = Path(config.spill_path) if config.spill_path else None
         self._blocks = kv_cache_config.num_blocks
         self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
+        self.can_spill = self._slots > 0
         self._mover: Mover | None = None
         self._steps: list[KVConnectorMetadata] = []
         self._failed: list[set[int]] = []

@@ -9,6 +9,8 @@ from vllm_qllm.kv.copies import CopyReport
 WEIGHT = 0.2
 # A step of fewer tokens tells little about what a prefill costs a token.
 ENOUGH_TOKENS = 64
+# What is left of a measured copy rate each time that it speaks against copying.
+FADING = 0.9
 
 
 class Rate:
@@ -37,6 +39,12 @@ class Costs:
         """Learn from one step's copies."""
         self._out.observe(report.out, report.out_seconds)
         self._back.observe(report.back, report.back_seconds)
+
+    def fade(self) -> None:
+        """Believe the copy rates a little less: only copying can show that they were exceptions."""
+        for rate in (self._out, self._back):
+            if rate.seconds is not None:
+                rate.seconds *= FADING
 
     def computed(self, tokens: int, seconds: float) -> None:
         """Learn from one step that computed ``tokens`` prompt tokens."""

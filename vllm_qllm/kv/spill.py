@@ -22,10 +22,12 @@ class Context:
         slots: of its first blocks, in order. Those of a running request are copied ahead; only
             full blocks are, which do not change any more.
         tokens: that can be restored, 0 while the request holds its blocks itself.
+        busy: whether the step that is put together copies to its slots or from them.
     """
 
     slots: list[int] = field(default_factory=list)
     tokens: int = 0
+    busy: bool = False
 
 
 class Spill:
@@ -75,10 +77,11 @@ class Spill:
             blocks: its KV blocks, in order.
             limit: of blocks.
         """
-        context = self._contexts.setdefault(request.request_id, Context())
         full = request.num_computed_tokens // self._block_size
-        end = min(full, len(context.slots) + limit)
-        return self._extend(context, blocks, end)
+        if not self._pays(request, 0, full):
+            return 0
+        context = self._contexts.setdefault(request.request_id, Context())
+        return self._extend(context, blocks, min(full, len(context.slots) + limit))
 
     def preempt(self, request: Request, blocks: Sequence[int]) -> bool:
         """Keep the tokens of a request that is about to lose ``blocks``, or none of them.
@@ -90,9 +93,8 @@ class Spill:
         context = self._contexts.setdefault(request.request_id, Context())
         needed = cdiv(computed, self._block_size)
         out = max(0, needed - len(context.slots))
-        worth = self.costs.restore(out, needed) < self.costs.recompute(computed)
-        # Prompt log-probabilities are computed with the prompt, which has to be computed again.
-        if not computed or request.skip_reading_prefix_cache or not worth:
+        if not self._pays(request, out, needed):
+            self.costs.fade()
             self.forget(request.request_id)
             return False
         self._make_room(out, request.request_id)
@@ -102,6 +104,14 @@ class Spill:
             self.forget(request.request_id)
         return context.tokens > 0
 
+    def _pays(self, request: Request, out: int, back: int) -> bool:
+        """Whether copying these blocks is faster than computing the request's tokens again."""
+        # Prompt log-probabilities are computed with the prompt, which has to be computed again.
+        if not request.num_computed_tokens or request.skip_reading_prefix_cache:
+            return False
+        again = self.costs.recompute(request.num_computed_tokens)
+        return self.costs.restore(out, back) < again
+
     def _extend(self, context: Context, blocks: Sequence[int], end: int) -> int:
         before = len(context.slots)
         for block in blocks[before:end]:
@@ -109,6 +119,7 @@ class Spill:
             if slot is None:
                 break
             context.slots.append(slot)
+            context.busy = True
             self._copies.out.append((block, slot))
         return len(context.slots) - before
 
@@ -118,7 +129,7 @@ class Spill:
         for other, context in self._contexts.items():
             if missing <= 0:
                 return
-            if other != request_id and not context.tokens:
+            if other != request_id and not context.tokens and not context.busy:
                 missing -= len(context.slots)
                 self.slots.give_back_at_once(context.slots)
                 context.slots.clear()
@@ -137,6 +148,7 @@ class Spill:
             first, last = start // self._block_size, cdiv(start + tokens, self._block_size)
             back = zip(context.slots[first:last], blocks[first:last], strict=True)
             self._copies.back += back
+            context.busy = True
             self._restoring.update(dict.fromkeys(blocks[first:last], request_id))
         # It holds its blocks again. What is full on the host stays as copied ahead.
         full = context.tokens // self._block_size
@@ -164,6 +176,8 @@ class Spill:
     def take_copies(self) -> Copies:
         """The copies of the step that is put together now."""
         copies, self._copies = self._copies, Copies()
+        for context in self._contexts.values():
+            context.busy = False
         self.slots.step_is_complete()
         return copies
 

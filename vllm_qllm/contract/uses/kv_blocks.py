@@ -47,6 +47,7 @@ KV = (
     *uses(
         "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
         attribute("block_size kv_cache_spec", "engine.kv_guard:KVGuard", "Tokens in a block."),
+        attribute("req_to_blocks", "engine.parking:Parking.blocks", "Counted in every step."),
         body(
             "get_num_blocks_to_allocate",
             "engine.kv_guard:KVGuard._missing",

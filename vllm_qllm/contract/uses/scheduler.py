@@ -150,7 +150,7 @@ REQUEST = (
         attribute(
             "request_id priority status num_computed_tokens num_tokens num_prompt_tokens "
             "num_output_tokens is_prefill_chunk num_preemptions max_tokens arrival_time "
-            "structured_output_request is_finished sampling_params",
+            "structured_output_request is_finished sampling_params cache_salt",
             "engine",
             "Plans, victims and metrics are worked out from them.",
         ),
