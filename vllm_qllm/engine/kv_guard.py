@@ -49,7 +49,7 @@ class KVGuard:
         programs = self._scheduler.programs
         missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
         kept = programs.yielding(rank, self._nobody_to_wait_for(request))
-        # Less urgent classes take nothing from others.
+        # Who has to leave a reserve has no right to take from others.
         victims = self._scheduler.held_victims(rank) if allocate == self._allocate else []
         if self._gain(victims) + programs.blocks(kept) < missing:
             return None
@@ -63,14 +63,6 @@ class KVGuard:
             blocks = allocate(request, num_new_tokens, *args, **kwargs)
             if blocks is not None:
                 break
-        return blocks
-        if blocks is None and allocate == self._allocate:
-            missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
-            for victim in self._victims(rank, missing):
-                self._scheduler.take_blocks(victim)
-                blocks = self._allocate(request, num_new_tokens, *args, **kwargs)
-                if blocks is not None:
-                    break
         return blocks
 
     def _allocate_beside_reserve(
