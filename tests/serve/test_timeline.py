@@ -61,7 +61,8 @@ def test_a_trace_of_a_server_under_load(server: Server, tmp_path: Path) -> None:
     assert timeline(server, raw, "--raw", "--seconds", "600").returncode == 0
     document = json.loads(raw.read_text())
     arrived = {e["id"] for e in document["engines"][0]["events"] if e["kind"] == "request_arrived"}
-    assert len(arrived) >= 10 and all(name.startswith("cmpl-") for name in arrived)
+    # Those of other tests of this server are there, too.
+    assert sum(name.startswith("cmpl-") for name in arrived) >= 10
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "3601", "ten", ""])
