@@ -22,7 +22,6 @@ PACKAGES = (
     *("buildah", "golang-github-containers-common", "golang-github-containers-image"),
     *("libgpgme11", "libassuan0", "libsubid4", "debootstrap"),
 )
-MIRROR = "http://deb.debian.org/debian"
 BASE = "localhost/debian:bookworm-slim"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -83,11 +82,11 @@ def install() -> None:
         unpack(PACKAGES, PROGRAMS, IMAGES / "downloads")
     if BASE in call(buildah("images", "--format", "{{.Name}}:{{.Tag}}")).split():
         return
-    # What is in Debian's slim image, but for its documentation.
+    # What is in Debian's slim image, but for its documentation; from debootstrap's own mirror.
     root = IMAGES / "root"
     script = PROGRAMS / "usr/sbin/debootstrap"
     call(
-        [str(script), "--variant=minbase", "bookworm", str(root), MIRROR],
+        [str(script), "--variant=minbase", "bookworm", str(root)],
         DEBOOTSTRAP_DIR=f"{PROGRAMS}/usr/share/debootstrap",
     )
     container = call(buildah("from", "scratch")).strip()
