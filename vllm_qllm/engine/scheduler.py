@@ -63,8 +63,8 @@ class PriorityScheduler(Scheduler):
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
         connector = self.connector
-        can_spill = isinstance(connector, SpillConnector) and connector.can_spill
-        self.spill: Spill | None = connector.spill if can_spill else None
+        spill = connector.spill if isinstance(connector, SpillConnector) else None
+        self.spill: Spill | None = spill if spill and spill.slots.count else None
         self.parking = Parking(self)
         self.programs = Programs(self)
         self.kv_guard = KVGuard(self)
@@ -278,15 +278,20 @@ class PriorityScheduler(Scheduler):
         """vLLM's lookup, without blocks that a suspended step has only half written."""
         return self.kv_guard.without_unwritten(*super()._get_local_prefix_cache_hit(request))
 
+    @property
+    def held_requests(self) -> list[Request]:
+        """Requests that the step which is put together holds back, suspended ones left out."""
+        suspended = self.suspended_ids
+        return [r for r in self._held if r.request_id not in suspended]
+
     def held_victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""
-        config, suspended = self.priority_config, self.suspended_ids
+        config = self.priority_config
         victims = [
             r
-            for r in self._held
+            for r in self.held_requests
             if r.status == RequestStatus.RUNNING
             and self.rank(r) > rank
-            and r.request_id not in suspended
             and r.num_preemptions - self.parking.shrunk(r) < config.max_preemptions
         ]
 
@@ -296,12 +301,6 @@ class PriorityScheduler(Scheduler):
             return (nearly_done, -self.rank(request), price, -request.arrival_time)
 
         return sorted(victims, key=order)
-
-    @property
-    def held_requests(self) -> list[Request]:
-        """Requests that the step which is put together holds back, suspended ones left out."""
-        suspended = self.suspended_ids
-        return [r for r in self._held if r.request_id not in suspended]
 
     def take_blocks(self, victim: Request) -> None:
         """Preempt a held-back request: its blocks go to more urgent work, it waits again."""

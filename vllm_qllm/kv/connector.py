@@ -37,8 +37,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
     """Connects vLLM's scheduler with :class:`Spill` and its workers with :class:`Mover`.
 
     Attributes:
-        spill: of the scheduler's connector.
-        can_spill: whether it has any slots.
+        spill: of the scheduler's connector; without slots where nothing can be spilled.
     """
 
     _cache_hit_source = CacheHitSource.HOST
@@ -65,10 +64,9 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         self._directory = Path(config.spill_path) if config.spill_path else None
         self._blocks = kv_cache_config.num_blocks
         self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
-        self.can_spill = self._slots > 0
         self._mover: Mover | None = None
-        self._steps: list[KVConnectorMetadata] = []
-        self._failed: list[set[int]] = []
+        # Of each step that has begun: its copies, and the blocks that it could not restore.
+        self._steps: list[tuple[Copies, set[int]]] = []
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -127,31 +125,29 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Begin a step, on top of those that are suspended."""
-        self._steps.append(connector_metadata)
-        self._failed.append(set())
+        assert isinstance(connector_metadata, Copies)
+        self._steps.append((connector_metadata, set()))
         super().bind_connector_metadata(connector_metadata)
 
     def clear_connector_metadata(self) -> None:
         """End a step; the one below goes on."""
         self._steps.pop()
-        self._failed.pop()
         super().clear_connector_metadata()
         if self._steps:
-            super().bind_connector_metadata(self._steps[-1])
+            super().bind_connector_metadata(self._steps[-1][0])
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """Copy back what the step's requests computed before they lost it.
 
         vLLM calls this before the forward pass of a step that restores anything.
         """
-        metadata = self._steps[-1]
-        assert isinstance(metadata, Copies)
+        copies, failed = self._steps[-1]
         if self._mover:
-            self._failed[-1] = self._mover.back(metadata.back)
+            failed |= self._mover.back(copies.back)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks of the step that ends which could not be restored."""
-        return self._failed[-1]
+        return self._steps[-1][1]
 
     def build_connector_worker_meta(self) -> CopyReport | None:
         """What was copied since the last step ended."""

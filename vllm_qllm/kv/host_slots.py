@@ -19,11 +19,6 @@ class HostSlots:
         self._next_step: list[int] = []
 
     @property
-    def used(self) -> int:
-        """Slots that hold a block, or did until this step."""
-        return self.count - len(self._free)
-
-    @property
     def free(self) -> int:
         """Slots that can be taken now."""
         return len(self._free)
