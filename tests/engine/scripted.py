@@ -156,6 +156,32 @@ class ScriptedEngine:
             self.step()
         raise AssertionError("requests are left over")
 
+    def run_arrivals(self, specs: list[tuple[list[int], int, int]], due: list[int]) -> list[str]:
+        """Run requests that arrive one after another, also while steps are suspended.
+
+        Args:
+            specs: prompt, output tokens and priority of each.
+            due: after how many steps and suspensions each arrives.
+
+        Returns:
+            Their ids, in the order of ``specs``.
+        """
+        left = sorted(range(len(specs)), key=lambda i: due[i])
+        ids = [""] * len(specs)
+        ticks = itertools.count()
+
+        def arrive() -> None:
+            now = next(ticks)
+            while left and due[left[0]] <= now:
+                first = left.pop(0)
+                ids[first] = self.add(*specs[first])
+
+        self.on_suspended = arrive
+        while left or self.core.scheduler.has_requests():
+            arrive()
+            self.step()
+        return ids
+
     def reset(self) -> None:
         """Forget results and cached prefixes; every block must be free."""
         assert self.core.scheduler.reset_prefix_cache()

@@ -55,21 +55,7 @@ def test_random_arrivals_at_random_checkpoints(
     monkeypatch.setattr(StopEverywhere, "ride", ride)
     specs = [(prompt(s, n, shared), out, p) for _, (s, n, shared, out, p) in arrivals]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
-    due = sorted(range(len(arrivals)), key=lambda i: arrivals[i][0])
-    ids: dict[int, str] = {}
-    ticks = 0
-
-    def arrive() -> None:
-        nonlocal ticks
-        while due and arrivals[due[0]][0] <= ticks:
-            tokens, out, priority = specs[due[0]]
-            ids[due.pop(0)] = engine.add(tokens, out, priority)
-        ticks += 1
-
-    engine.on_suspended = arrive
-    while due or engine.core.scheduler.has_requests():
-        arrive()
-        engine.step()
+    ids = engine.run_arrivals(specs, [due for due, _ in arrivals])
     for i, reference in enumerate(expected):
         assert_same(engine.results[ids[i]], reference, f"request {i} of {arrivals}")
     engine.reset()
