@@ -79,9 +79,14 @@ DEPENDENCIES: tuple[Dependency, ...] = (
     *uses(
         "vllm.utils.torch_utils:",
         signature(
-            "direct_register_custom_op _encode_layer_name _resolve_layer_name",
+            "direct_register_custom_op _resolve_layer_name",
             "kernels.moe.experts_op",
-            "How vLLM defines its ops, and names a layer to one without a graph for each layer.",
+            "How vLLM defines its ops, and finds the layer that one is called for.",
+        ),
+        signature(
+            "_encode_layer_name",
+            "kernels.moe.experts:PreemptibleExperts.apply",
+            "Names a layer to an op without a graph for each layer.",
         ),
         attribute("LayerNameType", "kernels.moe.experts_op", "The type of such a name."),
     ),

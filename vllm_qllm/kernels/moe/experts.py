@@ -11,6 +11,7 @@ import torch
 from vllm.model_executor.kernels.linear.zentorch_utils import is_zentorch_moe_config_supported
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.utils import replace_parameter
+from vllm.utils.torch_utils import _encode_layer_name
 
 from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.kernels.moe import cpu, experts_op
@@ -103,7 +104,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         **others: Any,
     ) -> None:
         """Compute the experts of a batch into ``output`` [tokens, hidden]; may be traced."""
-        experts_op.call(
+        torch.ops.vllm_qllm.experts(
             output,
             hidden_states,
             w1,
@@ -112,7 +113,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             topk_ids,
             activation.value,
             apply_router_weight_on_input,
-            self._layer_name,
+            _encode_layer_name(self._layer_name),
         )
 
     def compute(

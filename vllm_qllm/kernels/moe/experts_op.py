@@ -10,7 +10,6 @@ import torch
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import get_layer_from_name
 from vllm.utils.torch_utils import (
     LayerNameType,
-    _encode_layer_name,
     _resolve_layer_name,
     direct_register_custom_op,
 )
@@ -40,17 +39,7 @@ def _experts(
     )
 
 
-def _fake(
-    output: torch.Tensor,
-    hidden_states: torch.Tensor,
-    w1: torch.Tensor,
-    w2: torch.Tensor,
-    topk_weights: torch.Tensor,
-    topk_ids: torch.Tensor,
-    activation: str,
-    apply_router_weight_on_input: bool,
-    layer_name: LayerNameType,
-) -> None:
+def _fake(*arguments: object) -> None:
     """Shapes of what it returns: nothing."""
 
 
@@ -60,28 +49,3 @@ def register() -> torch.library.Library:
     library = torch.library.Library("vllm_qllm", "FRAGMENT")
     direct_register_custom_op("experts", _experts, ["output"], _fake, library)
     return library
-
-
-def call(
-    output: torch.Tensor,
-    hidden_states: torch.Tensor,
-    w1: torch.Tensor,
-    w2: torch.Tensor,
-    topk_weights: torch.Tensor,
-    topk_ids: torch.Tensor,
-    activation: str,
-    apply_router_weight_on_input: bool,
-    layer_name: str,
-) -> None:
-    """``PreemptibleExperts.compute`` of the layer ``layer_name``, which graphs leave as it is."""
-    torch.ops.vllm_qllm.experts(
-        output,
-        hidden_states,
-        w1,
-        w2,
-        topk_weights,
-        topk_ids,
-        activation,
-        apply_router_weight_on_input,
-        _encode_layer_name(layer_name),
-    )
