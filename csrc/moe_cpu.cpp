@@ -23,15 +23,16 @@ namespace {
 
 // Sizes in rows, columns and steps of K. What an item reads again and again must stay in a 2 MiB L2: the rows
 // of a group and its panels of weights. What the innermost loop reads must stay in L1 of 48 KiB: 16 KiB of rows,
-// as much of a panel, and the partial sums of two panels. Four panels are 10 to 15 % slower.
+// as much of a panel, and the partial sums of two panels. Four panels are 10 to 15 % slower. That is for AMX: AVX512
+// computes a tenth as fast, caches of 1 MiB and 32 KiB keep up, and groups of half or twice the bytes take as long.
 constexpr int64_t kGroupBytes = 5 << 18;  // of rows
 constexpr int64_t kGroupTiles = 32;       // of 32 rows
 constexpr int64_t kPanels = 2;            // of 32 columns
 constexpr int64_t kBlockSteps = 8;        // of K, 32 each
-constexpr int64_t kAheadBytes = 16 << 10;  // how far before its use a panel is fetched from memory
+constexpr int64_t kAheadBytes = 4 << 10;  // how far before its use a panel is asked for from memory
 constexpr int64_t kStreamBytes = 4 << 20;  // results larger than this are written past the caches
 
-enum Kernel : int32_t { kAmx = 0, kBrgemm = 1 };
+enum Kernel : int32_t { kAmx = 0, kBrgemm = 1, kAvx512 = 2 };
 
 struct Problem {
   void* output;
@@ -156,14 +157,11 @@ class Work {
 #pragma omp barrier
       }
     }
-    if (p_.kernel == kAmx) {
-      amx_release();
-    } else {
-      at::native::cpublas::brgemm_release();
-    }
+    if (p_.kernel == kAmx) amx_release();
+    if (p_.kernel == kBrgemm) at::native::cpublas::brgemm_release();
   }
 
-  Layout layout(int64_t k) const { return p_.kernel == kAmx ? amx_layout() : brgemm_layout(k); }
+  Layout layout(int64_t k) const { return p_.kernel == kBrgemm ? brgemm_layout(k) : tile_layout(); }
 
   void gather(int64_t tile) {
     const int64_t k = p_.hidden_size;
@@ -178,33 +176,47 @@ class Work {
     }
   }
 
-  // Multiplies one tile of `rows` rows by `count` panels: C of panel i is at c + i * c_panel, rows ldc apart.
+  // Multiplies one tile of `rows` rows by `count` panels: C of panel i goes to buffer + i * kStep.
   // With `blocked`, K is cut so that the rows stay in L1 while panels that are in L2 pass by; partial sums
   // wait in `buffer`, exactly. Otherwise, for the first tile of a group, each panel is fetched from memory
-  // in one sweep.
-  void multiply(const bf16* a, int64_t k, int rows, const bf16* const* panels, int64_t count, float* c,
-                int64_t c_panel, int64_t ldc, float* buffer, bool blocked) {
-    const int64_t steps = k / kTile, block = blocked ? kBlockSteps : steps;
+  // in one sweep; `next` is the panel that this thread will probably need then, or null.
+  void multiply(const bf16* a, int64_t k, int rows, const bf16* const* panels, int64_t count,
+                float* buffer, bool blocked, const bf16* next) {
+    const int64_t steps = k / kTile;
+    // AVX512 reads a panel slowly enough to take it from L2: 128 bytes in some 20 cycles.
+    const int64_t block = blocked && p_.kernel != kAvx512 ? kBlockSteps : steps;
     const Layout from = layout(k);
     for (int64_t s = 0; s < steps; s += block) {
       const int64_t n = std::min(block, steps - s);
       for (int64_t i = 0; i < count; i++) {
-        float* partial = buffer + i * kStep;
+        float* c = buffer + i * kStep;
         const bf16 *a_s = a + s * from.step_stride, *b_s = panels[i] + s * kStep;
-        const float* in = s ? partial : nullptr;
-        const bool last = s + n == steps;
-        float* out = last ? c + i * c_panel : partial;
-        const int64_t ld = last ? ldc : kTile;
-        const Ahead ahead{b_s + kAheadBytes / 2, blocked ? 0 : kStep / kLine};
+        const float* in = s ? c : nullptr;
         if (p_.kernel == kBrgemm) {
-          brgemm_multiply(a_s, k, b_s, in, kTile, out, ld, n);
-        } else if (rows > 16) {
-          amx_multiply<true>(a_s, b_s, in, kTile, out, ld, n, ahead);
+          brgemm_multiply(a_s, k, b_s, in, c, n);
+          continue;
+        }
+        if (p_.kernel == kAvx512) {
+          const bf16* after = i + 1 < count ? panels[i + 1] : next;
+          avx512_multiply(a_s, b_s, in, c, n, rows, blocked ? nullptr : after);
+          continue;
+        }
+        const Source source{!blocked, b_s + kAheadBytes / 2};
+        if (rows > 16) {
+          amx_multiply<true>(a_s, b_s, in, c, n, source);
         } else {
-          amx_multiply<false>(a_s, b_s, in, kTile, out, ld, n, ahead);
+          amx_multiply<false>(a_s, b_s, in, c, n, source);
         }
       }
     }
+  }
+
+  const bf16* gate_up_weights(const Group& group) const {
+    return static_cast<const bf16*>(p_.w13) + group.expert * 2 * p_.inter_size * p_.hidden_size;
+  }
+
+  const bf16* down_weights(const Group& group) const {
+    return static_cast<const bf16*>(p_.w2) + group.expert * p_.hidden_size * p_.inter_size;
   }
 
   void gate_up(int64_t item, float* buffer) {
@@ -212,23 +224,25 @@ class Work {
     const int64_t k = p_.hidden_size, panels = p_.inter_size / kTile;
     const int64_t first = item % gate_up_columns_ * (kPanels / 2);
     const int64_t pairs = std::min(kPanels / 2, panels - first);
-    const auto* weights = static_cast<const bf16*>(p_.w13) + group.expert * 2 * p_.inter_size * k;
     const bool alternate = p_.activation == kSwigluOai;
     int64_t columns[kPanels];
     const bf16* panel_of[kPanels];
     for (int64_t i = 0; i < 2 * pairs; i++) {
       const int64_t panel = alternate ? 2 * first + i : first + i % pairs + i / pairs * panels;
       columns[i] = panel * kTile;
-      panel_of[i] = weights + panel * kTile * k;
+      panel_of[i] = gate_up_weights(group) + columns[i] * k;
     }
+    const bf16* next = nullptr;
+    if (const int64_t then = item + threads_; then < ends_[1] - ends_[0])
+      next = gate_up_weights(gate_up_[then / gate_up_columns_]) +
+             then % gate_up_columns_ * (alternate ? kPanels : kPanels / 2) * kTile * k;
     const auto* bias = static_cast<const bf16*>(p_.bias13);
     if (bias) bias += group.expert * 2 * p_.inter_size;
     const Layout to = layout(p_.inter_size);
     for (int64_t r = 0; r < group.rows; r += kTile) {
       const int rows = std::min<int64_t>(kTile, group.rows - r);
       const int64_t tile = group.tile + r / kTile;
-      multiply(x_ + tile * kTile * k, k, rows, panel_of, 2 * pairs, buffer, kStep, kTile, buffer,
-               r > 0);
+      multiply(x_ + tile * kTile * k, k, rows, panel_of, 2 * pairs, buffer, r > 0, next);
       for (int64_t i = 0; i < pairs; i++) {
         const int64_t a = alternate ? 2 * i : i, b = alternate ? a + 1 : pairs + i;
         const float *c_a = buffer + a * kStep, *c_b = buffer + b * kStep;
@@ -253,29 +267,30 @@ class Work {
     const int64_t first = item % down_columns_ * kPanels;
     const int64_t count = std::min(kPanels, h / kTile - first);
     const bf16* b[kPanels];
-    for (int64_t i = 0; i < count; i++)
-      b[i] = static_cast<const bf16*>(p_.w2) + group.expert * h * k + (first + i) * kTile * k;
+    for (int64_t i = 0; i < count; i++) b[i] = down_weights(group) + (first + i) * kTile * k;
+    const bf16* next = nullptr;
+    if (const int64_t then = item + threads_; then < ends_[2] - ends_[1])
+      next = down_weights(down_[then / down_columns_]) + then % down_columns_ * kPanels * kTile * k;
     for (int64_t r = 0; r < group.rows; r += kTile) {
       const int rows = std::min<int64_t>(kTile, group.rows - r);
       const int64_t tile = group.tile + r / kTile;
-      float* y = y_ + tile * kTile * h + first * kTile;
-      if (stream_) {
-        multiply(act_ + tile * kTile * k, k, rows, b, count, buffer, kStep, kTile, buffer, r > 0);
-        stream(buffer, y, rows, count);
-      } else {
-        multiply(act_ + tile * kTile * k, k, rows, b, count, y, kTile, h, buffer, r > 0);
-      }
+      multiply(act_ + tile * kTile * k, k, rows, b, count, buffer, r > 0, next);
+      put(buffer, y_ + tile * kTile * h + first * kTile, rows, count);
     }
   }
 
-  // Writes results past the caches, which are too small for them and needed for weights and rows.
-  QLLM_AVX512 void stream(const float* c, float* y, int rows, int64_t panels) const {
+  // Many results go past the caches, which are too small for them and needed for weights and rows.
+  QLLM_AVX512 void put(const float* c, float* y, int rows, int64_t panels) const {
     for (int r = 0; r < rows; r++, c += kTile, y += p_.hidden_size)
-      for (int64_t i = 0; i < panels; i++) {
-        _mm512_stream_ps(y + i * kTile, _mm512_load_ps(c + i * kStep));
-        _mm512_stream_ps(y + i * kTile + 16, _mm512_load_ps(c + i * kStep + 16));
+      for (int64_t column = 0; column < panels * kTile; column += 16) {
+        const __m512 part = _mm512_load_ps(c + column / kTile * kStep + column % kTile);
+        if (stream_) {
+          _mm512_stream_ps(y + column, part);
+        } else {
+          _mm512_store_ps(y + column, part);
+        }
       }
-    _mm_sfence();
+    if (stream_) _mm_sfence();
   }
 
   QLLM_AVX512 void sum(int64_t item) {
@@ -342,6 +357,7 @@ const char* qllm_unavailable(int32_t kernel) {
   if (kernel == qllm::kBrgemm)
     return at::native::cpublas::could_pack(at::kBFloat16) ? nullptr
                                                           : "oneDNN has no bf16 micro-kernel for this CPU";
+  if (kernel == qllm::kAvx512) return nullptr;
   if (!__builtin_cpu_supports("amx-bf16")) return "this CPU lacks AMX-BF16";
   return qllm::amx_permitted() ? nullptr : "the kernel does not permit the use of AMX";
 }

@@ -37,7 +37,10 @@ def test_same_bits_however_often_it_stops(
     # Stop after every few items. The worker is in this process.
     monkeypatch.setattr(experts, "SPACING_SECONDS", 1e-6)
     engine = engine_for(
-        dtype="bfloat16", enforce_eager=eager, priority_config=stop_everywhere("expert")
+        dtype="bfloat16",
+        enforce_eager=eager,
+        priority_config=stop_everywhere("expert"),
+        threads=2,  # that claim items of one queue
     )
     # In bfloat16 the size of a batch may change a token: every step is that of one request.
     specs = [(prompt(1, 400), 8, BE), (prompt(2, 190), 8, LS), (prompt(3, 40), 8, LS)]

@@ -13,11 +13,12 @@ def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
     def select_forward(self: Any) -> Any:
         import torch
         from vllm.config.vllm import get_current_vllm_config
+        from vllm.platforms import current_platform
 
         from vllm_qllm.config import carried
 
         data = carried(get_current_vllm_config())
-        if data is None or data["checkpoints"] != "expert":
+        if data is None or data["checkpoints"] != "expert" or not current_platform.is_cpu():
             return original(self)
         # On the CPU vLLM traces through the layer, where no Python is left to stop at but that
         # of ops. Experts of this package are one themselves.
@@ -38,12 +39,21 @@ def _backend_to_kernel_cls(original: Callable[..., Any]) -> Callable[..., Any]:
         from vllm_qllm.config import carried
 
         found = original(backend)
-        data = carried(get_current_vllm_config_or_none())
-        if backend.name != "CPU" or data is None or data["checkpoints"] != "expert":
+        vllm_config = get_current_vllm_config_or_none()
+        data = carried(vllm_config)
+        if data is None or data["checkpoints"] != "expert":
             return found
-        from vllm_qllm.kernels.moe.experts import PreemptibleExperts
+        # vLLM takes the first that supports the layer.
+        if backend.name == "CPU":
+            from vllm_qllm.kernels.moe.experts import PreemptibleExperts
 
-        return [PreemptibleExperts, *found]  # vLLM takes the first that supports the layer
+            return [PreemptibleExperts, *found]
+        # With LoRA vLLM takes the first without asking what it supports.
+        if backend.name == "TRITON" and vllm_config.lora_config is None:
+            from vllm_qllm.kernels.moe.triton_experts import ResumableTritonExperts
+
+            return [ResumableTritonExperts, *found]
+        return found
 
     return backend_to_kernel_cls
 

@@ -26,6 +26,11 @@ DEPENDENCIES: tuple[Dependency, ...] = (
             "seams.experts:_select_forward",
             "Say which of two ops it is, and who computes the experts.",
         ),
+        attribute(
+            "router shared_experts",
+            "execution.checkpoints:_setting_aside",
+            "Who keeps what belongs to a step.",
+        ),
     ),
     *uses(
         f"{LAYER}.runner.shared_experts:SharedExperts",
@@ -35,6 +40,26 @@ DEPENDENCIES: tuple[Dependency, ...] = (
             "Keeps its output on the layer between the two.",
         ),
         attribute("_output", "execution.checkpoints:_setting_aside", "That output."),
+    ),
+    *uses(
+        f"{LAYER}.router.zero_expert_router:ZeroExpertRouter",
+        attribute(
+            "_zero_expert_output",
+            "execution.checkpoints:_setting_aside",
+            "Kept on the router from the choice of experts until they are computed.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.experts.lora_experts_mixin:LoRAExpertsMixin",
+        attribute(
+            "_lora_context",
+            "execution.checkpoints:_setting_aside",
+            "Holds the input of the step that computes the experts.",
+        ),
+    ),
+    *uses(
+        f"{LAYER}.experts.lora_context:MoELoRAContext",
+        attribute("original_hidden_states", "execution.checkpoints:_setting_aside", "That input."),
     ),
     *uses(
         f"{LAYER}.runner.moe_runner:",
@@ -133,9 +158,24 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         attribute("reduction_alignment", "kernels.moe.experts:PreemptibleExperts", "Overridden."),
     ),
     *uses(
+        f"{LAYER}.experts.triton_moe:TritonExperts",
+        body(
+            "is_supported_config apply finalize_weight_and_reduce_impl",
+            "kernels.moe.triton_experts:ResumableTritonExperts",
+            "Our experts on a GPU are these with another kernel for long layers: both take the "
+            "same weights and sum over the experts of a token.",
+        ),
+        body(
+            "_supports_current_device _supports_no_act_and_mul _supports_quant_scheme "
+            "_supports_activation _supports_parallel_config _supports_batch_invariance",
+            "kernels.moe.triton_experts:ResumableTritonExperts",
+            "Overridden: what our kernel supports is a part of it.",
+        ),
+    ),
+    *uses(
         f"{LAYER}.modular_kernel:",
         attribute(
-            "FusedMoEExpertsModular FusedMoEActivationFormat ExpertTokensMetadata",
+            "FusedMoEExperts FusedMoEActivationFormat ExpertTokensMetadata",
             "kernels.moe.triton_experts",
             "What experts are to vLLM.",
         ),
@@ -143,13 +183,5 @@ DEPENDENCIES: tuple[Dependency, ...] = (
     *uses(
         f"{LAYER}.activation:",
         attribute("MoEActivation", "kernels.moe.triton_experts", "Names of activations."),
-    ),
-    *uses(
-        f"{LAYER}.topk_weight_and_reduce:",
-        attribute(
-            "TopKWeightAndReduceNoOP",
-            "kernels.moe.triton_experts",
-            "Says that the kernel has summed over the experts of a token.",
-        ),
     ),
 )

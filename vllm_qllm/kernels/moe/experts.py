@@ -14,33 +14,36 @@ from vllm.model_executor.utils import replace_parameter
 from vllm.utils.torch_utils import _encode_layer_name
 
 from vllm_qllm.execution.agreement import SLOTS
-from vllm_qllm.kernels.moe import cpu, experts_op
+from vllm_qllm.kernels.moe import cpu, cpu_library, experts_op
 
 # Between two checkpoints, roughly. A checkpoint costs about ten microseconds.
 SPACING_SECONDS = 3e-3
-# What one core does, roughly; it sets the number of checkpoints and nothing else.
-BYTES_PER_SECOND, FLOPS = 15e9, 1e12
+# What one core does, roughly, by kernel; it sets the number of checkpoints and nothing else.
+BYTES_PER_SECOND = 15e9
+FLOPS = {"amx": 1e12, "avx512": 2e11, "brgemm": 1e12}
 
 
 # Ranks agree on a checkpoint through a slot of its own, and are never this many apart.
 MAX_STRETCHES = SLOTS // 2
 
 
-def stretches(tokens: int, topk: int, w13: torch.Tensor) -> int:
+def stretches(tokens: int, topk: int, w13: torch.Tensor, kernel: str) -> int:
     """Into how many stretches of work to divide a call.
 
-    Ranks must meet the same checkpoints, so this depends on nothing but sizes: not on the
-    routing, which may differ in a last bit, nor on the number of threads.
+    Ranks must meet the same checkpoints, so this depends on nothing but sizes and the kernel,
+    which is the same on all ranks of a machine: not on the routing, which may differ in a last
+    bit, nor on the number of threads.
 
     Args:
         tokens: of the step.
         topk: experts of each token.
         w13: [experts, 2 * inter, hidden], of one rank.
+        kernel: that computes them, of ``cpu_library.KERNELS``.
     """
     experts, columns, hidden = w13.shape
     weights = 3 * columns // 2 * hidden  # of one expert
     reading = min(tokens * topk, experts) * weights * w13.element_size() / BYTES_PER_SECOND
-    computing = 2 * tokens * topk * weights / FLOPS
+    computing = 2 * tokens * topk * weights / FLOPS[kernel]
     return min(MAX_STRETCHES, max(1, math.ceil(max(reading, computing) / SPACING_SECONDS)))
 
 
@@ -140,7 +143,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             activation,
             apply_router_weight_on_input,
         )
-        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1)
+        kernel = cpu_library.load().kernel
+        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1, kernel)
         for number in range(1, count + 1):
             self.checkpoint()
             work.run(max_items=work.items * number // count - work.position)

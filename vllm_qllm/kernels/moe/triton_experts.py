@@ -11,38 +11,48 @@ from typing import Any, Protocol
 import torch
 import vllm.model_executor.layers.fused_moe.modular_kernel as mk
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
-from vllm.model_executor.layers.fused_moe.topk_weight_and_reduce import TopKWeightAndReduceNoOP
+from vllm.model_executor.layers.fused_moe.experts.triton_moe import TritonExperts
 from vllm.platforms import current_platform
 
 from vllm_qllm.kernels.moe.triton_work import ACTIVATIONS, Stop, Work
+
+# A layer that takes longer than this, roughly, is worth stopping inside.
+LONG_SECONDS = 2e-3
+# What a data-centre GPU does, roughly; it decides which layers those are and nothing else.
+FLOPS = 5e14
 
 
 class Interruption(Protocol):
     """How the experts learn that somebody waits, and let them go first."""
 
     def stop(self) -> Stop | None:
-        """The flag to watch and the running step's number; None if it is not to be suspended.
+        """What a launch is to look at; None if its step is not to be suspended.
 
         None with several ranks, too: one may be done before it sees the flag and another not,
         so that only the other would call :meth:`suspend`.
         """
 
+    def mark(self) -> None:
+        """Called between what looks at the flag and what does not."""
+
+    def wait(self) -> None:
+        """Return when the device has come to the mark."""
+
     def suspend(self) -> None:
-        """Run what is more urgent. The flag must not name the step any more on return."""
+        """Run what is more urgent."""
 
 
-class ResumableTritonExperts(mk.FusedMoEExpertsModular):
-    """Experts that end at the next tile when the flag names their step, and go on afterwards.
+class ResumableTritonExperts(TritonExperts):
+    """Long layers end at the next tile when the flag names their launch, and go on afterwards.
+
+    All others are left to vLLM's kernel, which is faster for few tokens; a checkpoint before them
+    is enough. Which kernel a step gets follows from its size, never from a suspension.
 
     ``interruption`` is set by whoever installs checkpoints; None, and in CUDA graphs, no flag is
     looked at and nothing waits for the device.
     """
 
     interruption: Interruption | None = None
-
-    @staticmethod
-    def activation_format() -> mk.FusedMoEActivationFormat:
-        return mk.FusedMoEActivationFormat.Standard
 
     @staticmethod
     def is_supported_config(
@@ -52,7 +62,8 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
         activation_key: Any,
         activation_format: mk.FusedMoEActivationFormat,
     ) -> tuple[bool, str | None]:
-        supported, reason = mk.FusedMoEExperts.is_supported_config(
+        """Whether this class can serve the layer, or why not; vLLM then asks the next class."""
+        supported, reason = TritonExperts.is_supported_config(
             cls, moe_config, weight_key, activation_key, activation_format
         )
         if not supported:
@@ -61,6 +72,8 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
             return False, f"kernel does not support {moe_config.in_dtype}"
         if moe_config.swiglu_limit is not None:
             return False, "kernel does not clamp gate and up"
+        if moe_config.is_lora_enabled:
+            return False, "kernel does not support LoRA"
         return True, None
 
     @staticmethod
@@ -84,14 +97,9 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
         # Ranks that wait for each other in a collective would have to stop at the same tile.
         return not moe_parallel_config.use_all2all_kernels
 
-    def finalize_weight_and_reduce_impl(self) -> mk.TopKWeightAndReduce:
-        return TopKWeightAndReduceNoOP()
-
-    def workspace_shapes(
-        self, M: int, N: int, K: int, *others: Any, **more: Any
-    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """No workspace: vLLM's belongs to all steps, a suspended step needs its own."""
-        return (0,), (0,), (M, K)
+    @staticmethod
+    def _supports_batch_invariance() -> bool:
+        return False  # the kernel of a request depends on the size of its step
 
     def apply(
         self,
@@ -112,7 +120,25 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
         apply_router_weight_on_input: bool,
     ) -> None:
         """Write the weighted sum of the experts into ``output``; may suspend the step meanwhile."""
-        stop = self._stop(hidden_states)
+        if not _is_long(topk_ids, w2):
+            super().apply(
+                output,
+                hidden_states,
+                w1,
+                w2,
+                topk_weights,
+                topk_ids,
+                activation,
+                global_num_experts,
+                expert_map,
+                a1q_scale,
+                a2_scale,
+                workspace13,
+                workspace2,
+                expert_tokens_meta,
+                apply_router_weight_on_input,
+            )
+            return
         work = Work(
             hidden_states,
             w1,
@@ -124,18 +150,19 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
             self.w1_bias,
             self.w2_bias,
             expert_map,
-            # ``output`` is part of vLLM's workspace: a nested step would write into it.
-            output if stop is None else None,
+            output,
         )
-        work.launch(stop)
-        if stop is None:
-            return
-        # The layers that follow may be enqueued only when this one is complete.
-        while not work.is_done():
-            assert self.interruption is not None
-            self.interruption.suspend()
-            work.launch(self.interruption.stop())
-        output.copy_(work.output)
+        interruption, stop = self.interruption, self._stop(hidden_states)
+        while stop is not None:
+            assert interruption is not None
+            work.launch(stop, interruption.mark)
+            # The layers that follow may be enqueued only when nothing of this one is left.
+            interruption.wait()
+            if not work.was_stopped():
+                return
+            interruption.suspend()
+            stop = interruption.stop()
+        work.launch()
 
     def _stop(self, hidden: torch.Tensor) -> Stop | None:
         if self.interruption is None:
@@ -143,3 +170,10 @@ class ResumableTritonExperts(mk.FusedMoEExpertsModular):
         if hidden.is_cuda and torch.cuda.is_current_stream_capturing():
             return None
         return self.interruption.stop()
+
+
+def _is_long(topk_ids: torch.Tensor, w2: torch.Tensor) -> bool:
+    _, H, I = w2.shape  # noqa: E741
+    if max(len(topk_ids), I) * H >= 2**31:
+        return False  # beyond what our kernel can address
+    return 6 * topk_ids.numel() * H * I >= LONG_SECONDS * FLOPS

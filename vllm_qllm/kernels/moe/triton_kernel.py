@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPU kernels of an MoE layer that can be stopped between tiles and started again.
 
-Each of the three phases (gate-up with the activation, down, weighted sum) is a queue of tiles and
-a counter: the next tile. Programs are persistent: each claims a tile by an atomic add, computes it
-and claims the next one. A tile is computed by one program alone, in an order that depends on its
-shape only, and writes elements that no other tile writes. So bits do not depend on who computes it
-or when, and starting again is launching again.
+Each of the four phases (gate-up with the activation, down, its tail, weighted sum) is a queue of
+tiles and a counter: the next tile. Programs are persistent: each claims a tile by an atomic add,
+computes it and claims the next one. A tile is computed by one program alone, in an order that
+depends on its shape only, and writes elements that no other tile writes. So bits do not depend on
+who computes it or when, and starting again is launching again.
 
 Why no tile is lost or computed twice:
     - The stop flag is read first, and a tile is claimed only if it was not raised. Raised between
@@ -15,6 +15,9 @@ Why no tile is lost or computed twice:
       written by an earlier launch on the same stream, so all programs see the same value; the flag
       is not asked. A phase that may not begin claims nothing.
     - Every program claims once beyond the end, so counters end above the number of tiles.
+
+The last tiles of down, its tail, and the sum look at no flag: once the phases that do have been
+seen complete, the host has that long to enqueue what comes next, and the device does not fall idle.
 
 Words: H hidden size, I intermediate size (of this rank), pair and row tile as in ``tile_map``.
 All matrices are row-major and contiguous. Sums are float32.
@@ -28,7 +31,7 @@ import triton.language as tl
 
 @triton.jit
 def _claim(counter, end, flag, number, WATCH: tl.constexpr, THREADS: tl.constexpr):
-    """The next tile; ``end`` or more if there is none, or if the flag names this step."""
+    """The next tile; ``end`` or more if there is none, or if the flag names this launch."""
     tile = end
     if WATCH:
         # Each thread loads a scalar for itself, and the host may write between two loads: threads
@@ -77,9 +80,9 @@ def gate_up(
     tile_first,
     tile_size,
     tiles,
-    counters,  # [3], one for each phase
-    flag,  # [1] int64: the step that is asked to stop
-    number,  # of this step
+    counters,  # [4], one for each phase
+    flag,  # [1] int64: the launch that is asked to stop
+    number,  # of this launch
     H,
     I,  # noqa: E741
     TOP_K: tl.constexpr,
@@ -141,7 +144,7 @@ def gate_up(
         tile = _claim(counters, end, flag, number, WATCH, THREADS)
 
 
-@triton.jit(do_not_specialize=["number"])
+@triton.jit(do_not_specialize=["number", "tail"])
 def down(
     inter,  # [pairs, I], rows in sorted order
     w2,  # [experts, H, I]
@@ -155,8 +158,10 @@ def down(
     counters,
     flag,
     number,
+    tail,  # tiles at the end that are a phase of their own
     H,
     I,  # noqa: E741
+    TAIL: tl.constexpr,  # whether this is that phase
     HAS_BIAS: tl.constexpr,
     EVEN: tl.constexpr,  # whether DEPTH divides I
     WATCH: tl.constexpr,
@@ -167,14 +172,21 @@ def down(
     GROUP: tl.constexpr,
     BEFORE: tl.constexpr,  # COLUMNS of gate_up
 ):
-    """Phase 1: ``parts = inter @ w2.T``."""
+    """Phases 1 and 2: ``parts = inter @ w2.T``."""
     columns = tl.cdiv(H, COLUMNS)
     row_tiles = tl.load(tiles)
-    end = row_tiles * columns
-    if tl.load(counters) >= row_tiles * tl.cdiv(I, BEFORE):
-        tile = _claim(counters + 1, end, flag, number, WATCH, THREADS)
+    whole = row_tiles * columns
+    split = tl.maximum(whole - tail, 0)
+    ready = tl.load(counters) >= row_tiles * tl.cdiv(I, BEFORE)
+    if TAIL:
+        ready = ready & (tl.load(counters + 1) >= split)
+        begin, end, counter = split, whole - split, counters + 2
+    else:
+        begin, end, counter = 0, split, counters + 1
+    if ready:
+        tile = _claim(counter, end, flag, number, WATCH, THREADS)
         while tile < end:
-            row_tile, column = _place(tile, row_tiles, columns, GROUP)
+            row_tile, column = _place(begin + tile, row_tiles, columns, GROUP)
             first = tl.load(tile_first + row_tile)
             size = tl.load(tile_size + row_tile)
             expert = tl.load(tile_expert + row_tile).to(tl.int64)
@@ -206,10 +218,10 @@ def down(
             out = parts + pair[:, None] * H + out_column[None, :]
             mask = (row < size)[:, None] & (out_column < H)[None, :]
             tl.store(out, result.to(parts.dtype.element_ty), mask=mask)
-            tile = _claim(counters + 1, end, flag, number, WATCH, THREADS)
+            tile = _claim(counter, end, flag, number, WATCH, THREADS)
 
 
-@triton.jit(do_not_specialize=["number", "tokens"])
+@triton.jit(do_not_specialize=["tail", "tokens"])
 def weighted_sum(
     parts,  # [tokens, TOP_K, H]
     weights,  # [tokens, TOP_K], unused without HAS_WEIGHTS
@@ -217,22 +229,24 @@ def weighted_sum(
     output,  # out: [tokens, H]
     tiles,
     counters,
-    flag,
-    number,
+    tail,
     tokens,
     H,
     TOP_K: tl.constexpr,
     HAS_WEIGHTS: tl.constexpr,
-    WATCH: tl.constexpr,
     THREADS: tl.constexpr,
     TOKENS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BEFORE: tl.constexpr,  # COLUMNS of down
 ):
-    """Phase 2: ``output = sum over a token's local experts of weight * part``."""
+    """Phase 3: ``output = sum over a token's local experts of weight * part``."""
     end = tl.cdiv(tokens, TOKENS)
-    if tl.load(counters + 1) >= tl.load(tiles) * tl.cdiv(H, BEFORE):
-        tile = _claim(counters + 2, end, flag, number, WATCH, THREADS)
+    whole = tl.load(tiles) * tl.cdiv(H, BEFORE)
+    split = tl.maximum(whole - tail, 0)
+    # Without a tail nobody claims in its phase, and both of its numbers are 0.
+    complete = tl.load(counters + 2) >= whole - split
+    if complete & (tl.load(counters + 1) >= split):
+        tile = _claim(counters + 3, end, counters, 0, False, THREADS)
         while tile < end:
             token = tile * TOKENS + tl.arange(0, TOKENS)
             exists = token < tokens
@@ -252,4 +266,4 @@ def weighted_sum(
                     result += value
                 out = output + token.to(tl.int64)[:, None] * H + column[None, :]
                 tl.store(out, result.to(output.dtype.element_ty), mask=inside)
-            tile = _claim(counters + 2, end, flag, number, WATCH, THREADS)
+            tile = _claim(counters + 3, end, counters, 0, False, THREADS)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,15 +17,19 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 # Row tiles that share the weights of their columns while those are in the second-level cache.
 GROUP = 8
 SUM_COLUMNS, SUM_WARPS, SUM_PROGRAMS = 128, 4, 4
+# How long the tail of a layer is: about what the host takes to enqueue what comes after it.
+TAIL_SECONDS = 4e-4
+# What one program does, roughly; it sets the length of the tail and nothing else.
+FLOPS = 4e12
 
 
 class Stop(NamedTuple):
     """What stops a launch.
 
     Attributes:
-        flag: one int64 that the device can read and somebody else writes: on the device, or
-            pinned. The step that is asked to stop.
-        number: of the step that is launched.
+        flag: one int64 that somebody else writes, the launch that is asked to stop. On the device:
+            each program reads it for each tile, and one read of host memory takes a microsecond.
+        number: of the launch.
     """
 
     flag: torch.Tensor
@@ -51,6 +57,7 @@ class Work:
         expert_map: [all experts] integers: the row in ``w13`` and ``w2`` of each expert that is
             named in ``topk_ids``, or -1 if it is elsewhere; None if all are here.
         output: [tokens, H], written by launches; None to make one.
+        tail: tiles of down that look at no flag; None for about TAIL_SECONDS of them.
 
     Raises:
         ValueError: shapes, types, layouts or the activation are none of these.
@@ -68,6 +75,7 @@ class Work:
         bias2: torch.Tensor | None = None,
         expert_map: torch.Tensor | None = None,
         output: torch.Tensor | None = None,
+        tail: int | None = None,
     ) -> None:
         tokens, H = hidden.shape
         experts, _, I = w2.shape  # noqa: E741
@@ -102,82 +110,131 @@ class Work:
         self._map = make_tile_map(topk_ids, experts, self._shapes.gate_up.rows, expert_map)
         self._inter = hidden.new_empty(tokens * top_k, I)
         self._parts = hidden.new_empty(tokens * top_k, H)
-        # Device memory: what was claimed must survive the launch that claimed it.
-        self._counters = torch.zeros(3, dtype=torch.int32, device=hidden.device)
+        self._tail = self._usual_tail() if tail is None else tail
+        # Device memory: what was claimed must survive the launch that claimed it. The last one is
+        # the number of row tiles, so that one copy tells the host all.
+        self._counters = torch.zeros(5, dtype=torch.int32, device=hidden.device)
+        self._counters[4:] = self._map.tiles
+        self._seen: torch.Tensor | None = None
 
-    def launch(self, stop: Stop | None = None) -> None:
-        """Enqueue what is left, until the flag names the step; returns without waiting.
+    def launch(self, stop: Stop | None = None, watched: Callable[[], None] = lambda: None) -> None:
+        """Enqueue what is left, until the flag names the launch; returns without waiting.
 
         Args:
             stop: None to look at no flag, as in a CUDA graph.
+            watched: called when all that looks at the flag has been enqueued, and what does not
+                has not. Once the device has come so far, :meth:`was_stopped` knows.
         """
         if self._tokens == 0:
             return
-        kernel, tile_map = triton_kernel, self._map
-        gate_up, down, tokens = self._shapes
-        order = tile_map.pairs, tile_map.tile_expert, tile_map.tile_first, tile_map.tile_size
-        # Without a flag any int64 on the device will do: it is not read.
-        flag, number = (self._counters, 0) if stop is None else stop
-        state = tile_map.tiles, self._counters, flag, number
-        watch = stop is not None
-        kernel.gate_up[self._grid(gate_up, self._I)](
+        if stop is None:
+            self._gate_up(None)
+            self._down(None, 0, in_tail=False)
+            self._sum(0)
+            return
+        self._gate_up(stop)
+        self._down(stop, self._tail, in_tail=False)
+        if self._seen is None:
+            on_gpu = self._counters.is_cuda
+            self._seen = torch.empty(5, dtype=torch.int32, pin_memory=on_gpu)
+        self._seen.copy_(self._counters, non_blocking=True)
+        watched()
+        # These begin only if nothing was stopped.
+        self._down(None, self._tail, in_tail=True)
+        self._sum(self._tail)
+
+    def was_stopped(self) -> bool:
+        """Whether the last launch, which had a flag, left anything; see :meth:`launch`."""
+        if self._seen is None:
+            return False  # there were no tokens
+        gate_up, down, *_, rows = self._seen.tolist()
+        columns = -(-self._I // self._shapes.gate_up.columns)
+        split = rows * -(-self._H // self._shapes.down.columns) - self._tail
+        return bool(gate_up < rows * columns or down < split)
+
+    def is_done(self) -> bool:
+        """Whether the output is complete; waits for the launches so far."""
+        # The last phase begins when the others are complete, so its counter says it all.
+        return self.claimed()[3] >= -(-self._tokens // self._shapes.tokens)
+
+    def claimed(self) -> list[int]:
+        """Tiles claimed in each phase, and some beyond the end; waits for the launches so far."""
+        return self._counters[:4].tolist()
+
+    def _gate_up(self, stop: Stop | None) -> None:
+        shape = self._shapes.gate_up
+        triton_kernel.gate_up[self._grid(shape, self._I)](
             self._hidden,
             self._w13,
             self._bias13,
             self._inter,
-            *order,
-            *state,
+            *self._queue(stop),
             self._H,
             self._I,
             TOP_K=self._top_k,
             ACTIVATION=self._activation,
             HAS_BIAS=self._bias13 is not None,
-            EVEN=self._H % gate_up.depth == 0,
-            WATCH=watch,
-            **_options(gate_up),
+            EVEN=self._H % shape.depth == 0,
+            WATCH=stop is not None,
+            **_options(shape),
         )
-        kernel.down[self._grid(down, self._H)](
+
+    def _down(self, stop: Stop | None, tail: int, *, in_tail: bool) -> None:
+        shape = self._shapes.down
+        triton_kernel.down[self._grid(shape, self._H)](
             self._inter,
             self._w2,
             self._bias2,
             self._parts,
-            *order,
-            *state,
+            *self._queue(stop),
+            tail,
             self._H,
             self._I,
+            TAIL=in_tail,
             HAS_BIAS=self._bias2 is not None,
-            EVEN=self._I % down.depth == 0,
-            WATCH=watch,
-            BEFORE=gate_up.columns,
-            **_options(down),
+            EVEN=self._I % shape.depth == 0,
+            WATCH=stop is not None,
+            BEFORE=self._shapes.gate_up.columns,
+            **_options(shape),
         )
-        kernel.weighted_sum[(min(-(-self._tokens // tokens), self._programs(SUM_PROGRAMS)),)](
+
+    def _sum(self, tail: int) -> None:
+        tokens = self._shapes.tokens
+        triton_kernel.weighted_sum[
+            (min(-(-self._tokens // tokens), self._programs(SUM_PROGRAMS)),)
+        ](
             self._parts,
             self._topk_weights,
-            tile_map.local_ids,
+            self._map.local_ids,
             self.output,
-            *state,
+            self._map.tiles,
+            self._counters,
+            tail,
             self._tokens,
             self._H,
             TOP_K=self._top_k,
             HAS_WEIGHTS=self._topk_weights is not None,
-            WATCH=watch,
             THREADS=32 * SUM_WARPS,
             TOKENS=tokens,
             COLUMNS=SUM_COLUMNS,
-            BEFORE=down.columns,
+            BEFORE=self._shapes.down.columns,
             num_warps=SUM_WARPS,
             enable_fp_fusion=True,
         )
 
-    def is_done(self) -> bool:
-        """Whether the output is complete; waits for the launches so far."""
-        # The last phase begins when the others are complete, so its counter says it all.
-        return self.claimed()[2] >= -(-self._tokens // self._shapes.tokens)
+    def _queue(self, stop: Stop | None) -> tuple[Any, ...]:
+        """The tiles, what has been claimed of them, and what stops that."""
+        tile_map = self._map
+        order = tile_map.pairs, tile_map.tile_expert, tile_map.tile_first, tile_map.tile_size
+        # Without a flag any int64 on the device will do: it is not read.
+        flag, number = (self._counters, 0) if stop is None else stop
+        return *order, tile_map.tiles, self._counters, flag, number
 
-    def claimed(self) -> list[int]:
-        """Tiles claimed in each phase, and some beyond the end; waits for the launches so far."""
-        return self._counters.tolist()
+    def _usual_tail(self) -> int:
+        shape = self._shapes.down
+        seconds = 2 * shape.rows * shape.columns * self._I / FLOPS
+        (programs,) = self._grid(shape, self._H)
+        return programs * math.ceil(TAIL_SECONDS / seconds)
 
     def _grid(self, shape: TileShape, columns: int) -> tuple[int]:
         tiles = self._map.tile_expert.numel() * -(-columns // shape.columns)
