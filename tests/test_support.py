@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from vllm.engine.arg_utils import EngineArgs
 from vllm.plugins import load_general_plugins
 
 from vllm_qllm import support
-from vllm_qllm.config import ConfigError, carried
+from vllm_qllm.config import ConfigError, PriorityConfig, carried
+from vllm_qllm.seams.engine import ENGINE
 
 
 def configure(model: Path, **engine_args: Any) -> Any:
@@ -71,7 +75,7 @@ def test_refused_with_the_reason(
     assert reason in str(refused.value)
 
 
-# The CPU backend itself has none of these three, so a finished configuration is changed.
+# The CPU backend itself has none of these, so a finished configuration is changed.
 
 
 @covers("Model runner V2 (refused)")
@@ -95,14 +99,83 @@ def test_asynchronous_scheduling_is_refused_with_the_remedy(tiny_model: Path) ->
     assert "--no-async-scheduling" in reason
 
 
-@covers("Devices other than CPU (between steps)")
+@covers("Ray executor (refused)")
+def test_the_ray_executor_is_refused_with_the_remedy(tiny_model: Path) -> None:
+    config = configure(tiny_model)
+    config.scheduler_config.scheduler_cls = None
+    config.parallel_config.distributed_executor_backend = "ray"
+    (reason,) = support.refusals(config)
+    assert "--distributed-executor-backend ray" in reason and "use mp" in reason
+
+
+@covers("Devices other than CPU and one CUDA GPU (between steps)")
 def test_other_devices_fall_back(tiny_model: Path) -> None:
     config = configure(tiny_model)
     config.parallel_config.worker_extension_cls = ""
     config.parallel_config.distributed_executor_backend = "mp"
     assert support.fallbacks(config) == []
     config.device_config.device_type = "cuda"
-    assert support.fallbacks(config) == ["device 'cuda'"]
+    assert support.fallbacks(config) == []
+    config.parallel_config.world_size = 2
+    assert support.fallbacks(config) == ["several GPUs"]
+    config.device_config.device_type = "xpu"
+    assert support.fallbacks(config) == ["device 'xpu'"]
+
+
+def test_models_that_keep_what_belongs_to_a_step_fall_back(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(tiny_model)
+    config.parallel_config.worker_extension_cls = ""
+    config.parallel_config.distributed_executor_backend = "mp"
+    config.cache_config.kv_sharing_fast_prefill = True
+    monkeypatch.setattr(config.model_config.hf_config, "index_topk", 2048, raising=False)
+    assert support.fallbacks(config) == [
+        "sparse attention with an indexer",
+        "--kv-sharing-fast-prefill",
+    ]
+
+
+def test_model_runner_v1_is_chosen_unless_somebody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "VLLM_USE_V2_MODEL_RUNNER"
+    monkeypatch.setenv(name, "1")  # so that it is put back
+    for chosen, expected in ((None, "0"), ("0", "0"), ("1", "1")):
+        if chosen is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, chosen)
+        support.choose_model_runner()
+        assert os.environ[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "device", "given", "expected"),
+    [
+        ({"policy": "strict"}, "cuda", None, 800),
+        ({"policy": "strict", "checkpoints": "layer"}, "cuda", None, 800),
+        ({"policy": "strict", "checkpoints": "none"}, "cuda", None, 1000),
+        ({"policy": "strict"}, "cpu", None, 1000),
+        ({"policy": "strict"}, "cuda", 1000, 1000),
+        (None, "cuda", None, 1000),
+    ],
+)
+def test_a_gpu_keeps_room_for_the_activations_of_a_suspended_step(
+    priority: dict[str, Any] | None, device: str, given: int | None, expected: int
+) -> None:
+    carried = {} if priority is None else {"priority": PriorityConfig(**priority).to_dict()}
+    worker = SimpleNamespace(
+        vllm_config=SimpleNamespace(additional_config=carried),
+        cache_config=SimpleNamespace(kv_cache_memory_bytes=given),
+        device=torch.device(device),
+        peak_activation_memory=300,
+        cudagraph_memory_estimate=100,
+        available_kv_cache_memory_bytes=1000,
+    )
+    (seam,) = (s for s in ENGINE if s.name == "determine_available_memory")
+    assert seam.wrap(lambda worker: 1000)(worker) == expected
+    # What vLLM recommends for the next start is made of these.
+    assert worker.available_kv_cache_memory_bytes == expected
+    assert worker.peak_activation_memory == 300 + 1000 - expected
 
 
 FALLBACKS = [

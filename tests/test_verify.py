@@ -15,6 +15,7 @@ import pytest
 
 from vllm_qllm import contract, seams, verify
 from vllm_qllm.execution import flag
+from vllm_qllm.kernels.moe import cpu_library
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -41,6 +42,12 @@ def test_it_works_here() -> None:
         assert any(line.startswith("  ok") and line.endswith(said) for line in lines)
     assert "BAD" not in done.stdout
     assert any("among the experts" in line and "ok" in line for line in lines)
+
+
+def test_it_names_the_kernel_of_experts(capsys: pytest.CaptureFixture[str]) -> None:
+    library = cpu_library.load()
+    line = next(line for line in run(capsys)[1].splitlines() if "expert kernel" in line)
+    assert (library.reason or f"{library.kernel}, for bf16 experts") in line
 
 
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +141,7 @@ def test_the_other_model_runner_is_refused_with_a_remedy() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "VLLM_USE_V2_MODEL_RUNNER=0" in done.stdout
+    assert "VLLM_USE_V2_MODEL_RUNNER=1: V2 is not supported; unset it" in done.stdout
 
 
 def test_the_other_front_end_is_refused_with_a_remedy(

@@ -134,17 +134,14 @@ def metrics() -> Iterator[Finding]:
 
 
 def model_runner() -> Iterator[Finding]:
-    """Whether vLLM would choose the model runner that this release supports."""
+    """Whether an engine with a policy gets the model runner that this release supports."""
     from vllm import envs
-    from vllm.triton_utils import HAS_TRITON
 
-    forced = envs.VLLM_USE_V2_MODEL_RUNNER
-    if forced or (forced is None and HAS_TRITON):
-        why = "VLLM_USE_V2_MODEL_RUNNER=1" if forced else "Triton has an active driver"
-        detail = f"vLLM chooses V2 ({why}), which is not supported; set VLLM_USE_V2_MODEL_RUNNER=0"
+    if envs.VLLM_USE_V2_MODEL_RUNNER:
+        detail = "VLLM_USE_V2_MODEL_RUNNER=1: V2 is not supported; unset it, and V1 is chosen"
         yield Finding("BAD", "model runner", detail)
     else:
-        yield Finding("ok", "model runner", "V1")
+        yield Finding("ok", "model runner", "V1, where there is a policy")
 
 
 def front_end() -> Iterator[Finding]:
@@ -162,22 +159,33 @@ def in_step() -> Iterator[Finding]:
     """Where steps can be suspended; elsewhere they run to their end."""
     from vllm.platforms import current_platform
 
-    name, device = "in-step preemption", current_platform.device_type
+    name = "in-step preemption"
     if current_platform.is_cpu():
         yield Finding("ok", name, "before and after attention, and among the experts of a layer")
+    elif current_platform.is_cuda():
+        detail = "on one GPU, in steps without a CUDA graph: around attention and the experts"
+        yield Finding("ok", name, detail)
     else:
-        yield Finding("off", name, f"not on {device} yet; strict preempts between steps only")
+        detail = f"not on {current_platform.device_type} yet; strict preempts between steps only"
+        yield Finding("off", name, detail)
 
 
 def expert_kernel() -> Iterator[Finding]:
-    """Which kernel computes bf16 experts between two checkpoints."""
-    from vllm_qllm.kernels.moe import cpu
+    """Which kernel computes experts between two checkpoints."""
+    from vllm.platforms import current_platform
 
-    if reason := cpu.available():
-        detail = f"{reason}; vLLM's own is used, in tiles of rows"
+    from vllm_qllm.kernels.moe import cpu_library
+
+    library = cpu_library.load()
+    if current_platform.is_cuda():
+        detail = "for long layers of bf16 and fp16 experts, stops at every tile"
+        yield Finding("ok", "expert kernel", detail)
+    elif library.reason is not None:
+        detail = f"{library.reason}; vLLM's own is used, in tiles of rows"
         yield Finding("off", "expert kernel", detail)
     else:
-        yield Finding("ok", "expert kernel", "for bf16 experts on the CPU, stops at every item")
+        detail = f"{library.kernel}, for bf16 experts on the CPU, stops at every item"
+        yield Finding("ok", "expert kernel", detail)
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

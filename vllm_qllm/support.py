@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
+
+from vllm import envs
+from vllm.platforms import current_platform
 
 from vllm_qllm.config import ConfigError
 
@@ -17,6 +21,12 @@ def refusals(vllm_config: Any) -> list[str]:
         reasons.append("data parallelism (--data-parallel-size) is not supported")
     if parallel.pipeline_parallel_size > 1:
         reasons.append("pipeline parallelism (--pipeline-parallel-size) is not supported")
+    if parallel.use_ray:
+        # A step is suspended through memory that processes of one machine share.
+        reasons.append(
+            "the Ray executor (--distributed-executor-backend ray) is not supported: its workers "
+            "may be on several machines (use mp; for replicas on several machines see docs/ray.md)"
+        )
     if scheduler.scheduler_cls is not None:
         reasons.append(f"another scheduler is set (--scheduler-cls {scheduler.scheduler_cls})")
     if vllm_config.model_config.runner_type == "pooling":
@@ -38,9 +48,19 @@ def fallbacks(vllm_config: Any) -> list[str]:
     """Reasons why steps of this engine cannot be suspended; empty when they can."""
     parallel = vllm_config.parallel_config
     reasons = []
-    if vllm_config.device_config.device_type != "cpu":
-        # The host enqueues a whole step long before the device runs it: see docs/gpu.md.
-        reasons.append(f"device {vllm_config.device_config.device_type!r}")
+    device = vllm_config.device_config.device_type
+    if device not in ("cpu", "cuda"):
+        reasons.append(f"device {device!r}")
+    elif current_platform.is_rocm():  # which calls its devices "cuda", too
+        reasons.append("ROCm")
+    elif device == "cuda" and parallel.world_size > 1:
+        # Nobody has seen several ranks of GPUs stop at one checkpoint: see docs/gpu.md.
+        reasons.append("several GPUs")
+    if hasattr(vllm_config.model_config.hf_config, "index_topk"):
+        # One buffer for all steps, between the indexer and the attention that reads it.
+        reasons.append("sparse attention with an indexer")
+    if vllm_config.cache_config.kv_sharing_fast_prefill:
+        reasons.append("--kv-sharing-fast-prefill")  # some models keep a step's tensors
     if vllm_config.speculative_config is not None:
         reasons.append("speculative decoding")
     if vllm_config.model_config.is_multimodal_model:
@@ -63,6 +83,16 @@ def refuse(vllm_config: Any, policy: str) -> None:
         raise ConfigError(f"--priority-policy {policy} cannot serve this engine: {listed}")
 
 
+def choose_model_runner() -> None:
+    """Choose model runner V1 for this process and those it starts, unless somebody chose.
+
+    On a GPU vLLM prefers V2, which no policy can serve. Engines without a policy that are made in
+    this process later get V1, too: every process of an engine reads the environment.
+    """
+    if envs.VLLM_USE_V2_MODEL_RUNNER is None:
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+
+
 def refuse_front_end(args: Any) -> None:
     """Refuse a server whose requests pass by vLLM's handlers in Python.
 
@@ -75,8 +105,6 @@ def refuse_front_end(args: Any) -> None:
     Raises:
         ConfigError: it asks for a front end that is not supported.
     """
-    from vllm import envs
-
     front_end = None
     # vLLM's gRPC server imports this package, also where it is started without "vllm serve".
     if getattr(args, "grpc", False) or "smg_grpc_servicer" in sys.modules:

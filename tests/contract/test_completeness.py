@@ -33,9 +33,10 @@ PACKAGE = Path(vllm_qllm.__file__).parent
 TREES = {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 # The contract itself reads vLLM as text.
 FILES = [file for file in TREES if "contract" not in file.relative_to(PACKAGE).parts]
-# Kernels work on tensors, of which nothing is known here; the capacity model and the client for
-# batches meet no object of vLLM (they do not even import it: tests/config/test_imports.py).
-WITHOUT_OBJECTS = {"kernels", "capacity", "batch"}
+# Kernels work on tensors, of which nothing is known here; the capacity model, the client for
+# batches and fleets on Ray meet no object of vLLM (they do not even import it:
+# tests/config/test_imports.py).
+WITHOUT_OBJECTS = {"kernels", "capacity", "batch", "ray"}
 FILES_WITH_OBJECTS = [f for f in FILES if not WITHOUT_OBJECTS & {*f.relative_to(PACKAGE).parts}]
 SOURCE = Source(PACKAGE.parent)
 # A custom op is named as its function, without underscore.
@@ -46,6 +47,7 @@ NOT_OF_VLLM = {
     # what this package leaves on objects of vLLM
     "priority_arrived",
     "priority_controller",
+    "priority_draining",
     "priority_rank",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,
     # which give them to objects and not to classes, or are not imported where they are used

@@ -10,8 +10,9 @@ from multiprocessing import shared_memory
 
 import pytest
 
-from tests.engine.scripted import BE, LS, EngineFor
+from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine
 from tests.engine.test_token_equality import assert_same, prompt
+from tests.kv.spilling import in_file, spill_in_turn, spilling, squeeze
 from vllm_qllm.execution.agreement import SIZE, Agreement
 
 
@@ -56,11 +57,24 @@ def _delay_at_random(worker: object) -> None:
     session._agreement.decide = late
 
 
-def test_two_ranks_nest_and_give_the_same_tokens(
-    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_ranks(
+    engine_for: EngineFor,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ScriptedEngine:
+    """An engine of two ranks, each of which spills KV into a file of its own."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    engine = engine_for(distributed_executor_backend="mp", tensor_parallel_size=2)
+    return spilling(
+        engine_for,
+        config=in_file(tmp_path_factory.getbasetemp()),
+        distributed_executor_backend="mp",
+        tensor_parallel_size=2,
+    )
+
+
+def test_two_ranks_nest_and_give_the_same_tokens(two_ranks: ScriptedEngine) -> None:
+    engine = two_ranks
     specs = [(prompt(1, 400), 6, BE), (prompt(2, 90), 6, LS)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     engine.core.collective_rpc(_delay_at_random)
@@ -79,3 +93,39 @@ def test_two_ranks_nest_and_give_the_same_tokens(
     for number, request_id in enumerate(ids):
         assert_same(engine.results[request_id], expected[min(number, 1)], f"request {number}")
     engine.reset()
+
+
+@pytest.mark.covers("KV spilled to the host", "tp2", suspended=True)
+def test_both_ranks_restore_what_they_spilled(
+    two_ranks: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill_in_turn(monkeypatch, [True, True, False])
+    grown = squeeze(two_ranks, at=(30, 60))
+    assert grown["saved"] > 0 and grown["again"] > 0 and grown["errors"] == 0, grown
+
+
+def _lose_on_one_rank(worker: object) -> None:
+    """Runs in each worker: what rank 1 reads back first has changed, each time."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+    from tests.kv.spilling import damage
+
+    tier = get_kv_transfer_group()._mover._tier  # type: ignore[attr-defined]
+    read = tier.read
+
+    def damaged(slots: list[int], blocks: list[int]) -> object:
+        damage(tier, slots[0])
+        return read(slots, blocks)
+
+    if worker.rank == 1:  # type: ignore[attr-defined]
+        tier.read = damaged
+
+
+def test_what_one_rank_lost_both_compute_again(
+    two_ranks: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill_in_turn(monkeypatch, [True])
+    two_ranks.core.collective_rpc(_lose_on_one_rank)
+    grown = squeeze(two_ranks, at=(30, 60))
+    two_ranks.discard()
+    assert grown["preempted"] and grown["errors"] and grown["again"], grown

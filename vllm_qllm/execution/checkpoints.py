@@ -21,10 +21,14 @@ Checkpoint = Callable[[], None]
 CheckpointAt = Callable[[Place], None]
 
 
-def _at(checkpoint: CheckpointAt, name: str, where: str) -> Checkpoint:
-    """The checkpoint of one place, by the name of its layer ("model.layers.7.self_attn.attn")."""
+def _place(name: str, where: str) -> Place:
+    """A place by the name of its layer ("model.layers.7.self_attn.attn")."""
     number = re.search(r"\.(\d+)\.", name)
-    return functools.partial(checkpoint, Place(int(number[1]) if number else -1, where))
+    return Place(int(number[1]) if number else -1, where)
+
+
+def _at(checkpoint: CheckpointAt, name: str, where: str) -> Checkpoint:
+    return functools.partial(checkpoint, _place(name, where))
 
 
 def _before(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,13 +50,21 @@ def _after(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[...
     return checked
 
 
-def install(layers: dict[str, Any], checkpoint: CheckpointAt, *, experts: bool = False) -> int:
+def install(
+    layers: dict[str, Any],
+    checkpoint: CheckpointAt,
+    *,
+    experts: bool = False,
+    interruption: Callable[[Place], Any] | None = None,
+) -> int:
     """Put a checkpoint before the attention of each layer.
 
     Args:
         layers: vLLM's ``static_forward_context``: layer objects by name.
         checkpoint: called at each checkpoint, with its place.
         experts: also after the attention of each layer, and among its experts.
+        interruption: makes what stops a running kernel of the experts at a place; None where
+            there is no such kernel.
 
     Returns:
         The number of checkpoints that a forward pass of few tokens will meet.
@@ -78,35 +90,61 @@ def install(layers: dict[str, Any], checkpoint: CheckpointAt, *, experts: bool =
     if experts:
         for name, layer in layers.items():
             count += _among_experts(layer, _at(checkpoint, name, EXPERTS))
+            if interruption is not None:
+                _interrupt(layer, interruption(_place(name, EXPERTS)))
     return count
 
 
-def _setting_aside(shared: Any, checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint between the shared experts of a layer and the use of their output.
+def _setting_aside(layer: Any, suspend: Checkpoint) -> Checkpoint:
+    """``suspend`` within the experts of a layer, with what the layer keeps on itself put aside.
 
-    The layer keeps that output on itself, where a nested step would put its own.
+    Between their computation and their use the output of shared experts, what a router gives to
+    experts that are none, and the input that LoRA reads belong to the step; a nested one would
+    put its own there.
     """
+    owners = (
+        (layer.shared_experts, "_output"),
+        (layer.router, "_zero_expert_output"),
+        (getattr(_experts(layer), "_lora_context", None), "original_hidden_states"),
+    )
+    kept = [(owner, name) for owner, name in owners if hasattr(owner, name)]
+    if not kept:
+        return suspend
 
     def checked() -> None:
-        outputs = shared._output
-        shared._output = [None] * len(outputs)
-        checkpoint()
-        shared._output = outputs
+        values = [getattr(owner, name) for owner, name in kept]
+        for (owner, name), value in zip(kept, values, strict=True):
+            setattr(owner, name, [None] * len(value) if isinstance(value, list) else None)
+        suspend()
+        for (owner, name), value in zip(kept, values, strict=True):
+            setattr(owner, name, value)
 
     return checked
+
+
+def _experts(layer: Any) -> Any:
+    """What computes the experts of a layer; None if it has none."""
+    method = getattr(getattr(layer, "routed_experts", None), "quant_method", None)
+    kernel = getattr(method, "moe_kernel", None)
+    return None if kernel is None else kernel.fused_experts
+
+
+def _interrupt(layer: Any, interruption: Any) -> None:
+    """Let the kernel of a layer's experts be stopped, if it is one of this package."""
+    experts = _experts(layer)
+    if hasattr(experts, "interruption"):
+        interruption.suspend = _setting_aside(layer, interruption.suspend)
+        experts.interruption = interruption
 
 
 def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
     """Checkpoints that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
-    method = getattr(getattr(layer, "routed_experts", None), "quant_method", None)
-    kernel = getattr(method, "moe_kernel", None)
-    if kernel is None:
+    experts = _experts(layer)
+    if experts is None:
         return 0
-    experts = kernel.fused_experts
-    if layer.shared_experts is not None:
-        checkpoint = _setting_aside(layer.shared_experts, checkpoint)
+    checkpoint = _setting_aside(layer, checkpoint)
     if hasattr(experts, "checkpoint"):  # a kernel of this package
         experts.checkpoint = checkpoint
     elif isinstance(experts, CPUUnquantizedExperts):

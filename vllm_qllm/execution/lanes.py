@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lanes: one set of per-step buffers of the model runner for each step in flight.
 
-Model runner V1 keeps a step's inputs in buffers that live as long as the runner, and its
-``InputBatch`` describes the requests of the last step. A nested step must not touch those of the
-suspended one, so each lane has its own. ``runner.requests`` is shared: it is the truth about
+Model runner V1 keeps a step's inputs in buffers that live as long as the runner, its
+``InputBatch`` describes the requests of the last step, and the builders of attention metadata
+have buffers, too. A nested step must not touch those of the suspended one, so each lane has its
+own. ``runner.requests`` is shared: it is the truth about
 every request, from which a batch row can always be made again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
+from vllm.config import set_current_vllm_config
 from vllm.utils.platform_utils import is_pin_memory_available
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.sample.logits_processor import build_logitsprocs
@@ -58,6 +61,24 @@ def _new_batch(runner: Any) -> Any:
     return batch
 
 
+def _new_attention_groups(runner: Any) -> Any:
+    """The runner's attention groups with metadata builders of their own.
+
+    A builder may keep what a forward pass reads in buffers that live as long as it does, as
+    FlashAttention does when there are full CUDA graphs.
+    """
+    current = runner.attn_groups
+    try:
+        runner.attn_groups = [
+            [replace(group, metadata_builders=[]) for group in groups] for groups in current
+        ]
+        with set_current_vllm_config(runner.vllm_config):
+            runner.initialize_metadata_builders(runner.kv_cache_config, runner._kernel_block_sizes)
+        return runner.attn_groups
+    finally:
+        runner.attn_groups = current
+
+
 class Lanes:
     """The lanes of one model runner; lane 0 is the set that the runner was made with."""
 
@@ -68,7 +89,7 @@ class Lanes:
             for name, value in vars(runner).items()
             if isinstance(value, (CpuGpuBuffer, torch.Tensor))
         ]
-        self._names = (*names, "input_batch", *EPHEMERAL)
+        self._names = (*names, "input_batch", "attn_groups", *EPHEMERAL)
         self._lanes = [self._current()] + [self._make(names) for _ in range(1, count)]
         self.active = 0
 
@@ -79,12 +100,13 @@ class Lanes:
         lane: dict[str, Any] = dict.fromkeys(EPHEMERAL)
         for name in names:
             value = getattr(self._runner, name)
-            lane[name] = (
-                _copy_buffer(value, self._runner.device)
-                if isinstance(value, CpuGpuBuffer)
-                else value.clone()
-            )
+            if isinstance(value, CpuGpuBuffer):
+                lane[name] = _copy_buffer(value, self._runner.device)
+            else:
+                copy = value.clone()
+                lane[name] = copy.pin_memory() if value.is_pinned() else copy
         lane["input_batch"] = _new_batch(self._runner)
+        lane["attn_groups"] = _new_attention_groups(self._runner)
         return lane
 
     def activate(self, lane: int) -> None:

@@ -14,6 +14,7 @@ from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.protocol import Order, Place, Suspended
+from vllm_qllm.execution.run_ahead import RunAhead
 
 Suspend = Callable[[Suspended], int]
 
@@ -31,6 +32,8 @@ class Session:
         adapters: the runner's LoRA adapters.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
             returns the next deadline once the engine resumes the step.
+        new_run_ahead: makes what bounds the host's lead in one step; None where the host computes
+            itself.
     """
 
     def __init__(
@@ -40,15 +43,18 @@ class Session:
         lanes: Lanes,
         adapters: Adapters,
         suspend: Suspend,
+        new_run_ahead: Callable[[], RunAhead] | None = None,
     ) -> None:
         self._flag = flag
         self._agreement = agreement
         self._lanes = lanes
         self._adapters = adapters
         self._suspend = suspend
+        self._new_run_ahead = new_run_ahead
         # The step whose forward pass is running, when it may be suspended.
         self._order: Order | None = None
         self._passed = 0
+        self._run_ahead: RunAhead | None = None
         self._suspended_lanes: set[int] = set()
 
     def run(
@@ -56,27 +62,46 @@ class Session:
     ) -> Any:
         """Run one step in its lane and return what ``execute`` returns."""
         assert order.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
-        outer = self._order, self._passed
+        outer = self._order, self._passed, self._run_ahead
         self._lanes.claim(order.lane, output)
         self._order, self._passed = (order if order.suspendable else None), 0
+        if self._order and self._new_run_ahead:
+            self._run_ahead = self._new_run_ahead()
         try:
             return execute(output)
         finally:
-            self._order, self._passed = outer
+            self._order, self._passed, self._run_ahead = outer
+
+    @property
+    def suspendable(self) -> bool:
+        """Whether the step that runs may be suspended."""
+        return self._order is not None
+
+    def is_due(self) -> bool:
+        """Whether the step that runs is to suspend: the flag names it, or its time is over."""
+        order = self._order
+        return order is not None and (
+            self._flag.names(order.number) or time.monotonic_ns() >= order.deadline
+        )
 
     def checkpoint(self, place: Place) -> None:
-        """Suspend the running step if its deadline has passed or the flag names it.
+        """Suspend the running step if it is due.
 
         Args:
             place: where in the model this is.
         """
-        order = self._order
-        if order is None:
+        if self._order is None:
             return
         self._passed += 1
-        if not self._agreement.decide(lambda: self._is_due(order)):
-            return
-        passed = self._passed
+        if self._run_ahead is not None:
+            self._run_ahead.mark(self.is_due)
+        if self._agreement.decide(self.is_due):
+            self.suspend(place)
+
+    def suspend(self, place: Place) -> None:
+        """Suspend the running step, which is suspendable; returns once it is resumed."""
+        order, passed = self._order, self._passed
+        assert order is not None
         # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
         self._order = None
         self._suspended_lanes.add(order.lane)
@@ -86,6 +111,3 @@ class Session:
         self._lanes.activate(order.lane)
         self._adapters.restore(adapters)
         self._order, self._passed = order._replace(deadline=deadline), passed
-
-    def _is_due(self, order: Order) -> bool:
-        return self._flag.names(order.number) or time.monotonic_ns() >= order.deadline

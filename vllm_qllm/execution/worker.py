@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import torch
 from vllm.distributed.parallel_state import get_tp_group
 from vllm.v1.core.sched.output import SchedulerOutput
 
@@ -12,9 +14,12 @@ from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.execution import rpc_loop
 from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.checkpoints import install
+from vllm_qllm.execution.device_flag import DeviceFlag
 from vllm_qllm.execution.flag import Flag
+from vllm_qllm.execution.interruption import Interruption
 from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.protocol import Order
+from vllm_qllm.execution.run_ahead import RunAhead
 from vllm_qllm.execution.session import Session, Suspend
 
 
@@ -23,6 +28,7 @@ class SuspendableWorker:
 
     model_runner: Any
     vllm_config: Any
+    device: Any
 
     def priority_attach(self, flag_name: str, lanes: int, suspend: Suspend | None = None) -> int:
         """Make steps of this worker suspendable; called once, after the KV cache exists.
@@ -37,17 +43,27 @@ class SuspendableWorker:
         """
         flag = Flag(flag_name)
         group = get_tp_group()
+        config = PriorityConfig.from_dict(carried(self.vllm_config) or {})
+        on_gpu = self.device.type == "cuda"
         session = Session(
             flag,
             flag.agreement(group.rank_in_group, group.world_size),
             Lanes(self.model_runner, lanes),
             Adapters(self.model_runner),
             suspend or rpc_loop.answer_and_serve,
+            functools.partial(RunAhead, config.run_ahead, torch.cuda.Event) if on_gpu else None,
         )
         self._priority_session = session
         context = self.vllm_config.compilation_config.static_forward_context
-        config = PriorityConfig.from_dict(carried(self.vllm_config) or {})
-        return install(context, session.checkpoint, experts=config.checkpoints == "expert")
+        interruption = None
+        if on_gpu:
+            interruption = functools.partial(Interruption, session, DeviceFlag(self.device))
+        return install(
+            context,
+            session.checkpoint,
+            experts=config.checkpoints == "expert",
+            interruption=interruption,
+        )
 
     def priority_execute(self, output: SchedulerOutput, order: Order) -> Any:
         """``execute_model`` in the lane and under the conditions of ``order``."""

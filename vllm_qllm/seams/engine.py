@@ -52,6 +52,32 @@ def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
     return sample_tokens
 
 
+def _determine_available_memory(original: Callable[..., Any]) -> Callable[..., Any]:
+    def determine_available_memory(self: Any) -> Any:
+        from vllm import envs
+
+        from vllm_qllm.config import carried
+
+        available = original(self)
+        data = carried(self.vllm_config)
+        if data is None or data["checkpoints"] == "none" or "cuda" not in str(self.device):
+            return available
+        if self.cache_config.kv_cache_memory_bytes:
+            return available  # said by the operator, and nothing was measured
+        # A suspended step keeps its activations while others run on top of it. What vLLM has
+        # measured includes an estimate for CUDA graphs, of which there is one set.
+        activations = self.peak_activation_memory
+        if envs.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS:
+            activations -= self.cudagraph_memory_estimate
+        kept = (len(data["classes"]) - 1) * activations
+        # The value for --kv-cache-memory that vLLM recommends is made from these.
+        self.peak_activation_memory += kept
+        self.available_kv_cache_memory_bytes -= kept
+        return available - kept
+
+    return determine_available_memory
+
+
 # vLLM loads plugins inside EngineCore.__init__, so what is replaced in that process must be
 # something that is called after it.
 ENGINE = (
@@ -78,6 +104,14 @@ ENGINE = (
         ("self",),
         "serving RPCs while a step is suspended",
         _worker_busy_loop,
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_worker",
+        "Worker",
+        "determine_available_memory",
+        ("self",),
+        "room on a GPU for the activations of suspended steps",
+        _determine_available_memory,
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner",

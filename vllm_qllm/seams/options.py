@@ -63,10 +63,12 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, *args, **kwargs)
         from vllm_qllm.apply import apply
         from vllm_qllm.contract import require
+        from vllm_qllm.support import choose_model_runner
 
         require()
         if self.async_scheduling is None:
             self.async_scheduling = False  # a suspended step has no successor in flight
+        choose_model_runner()
         vllm_config = original(self, *args, **kwargs)
         apply(vllm_config, config)
         return vllm_config

@@ -112,6 +112,16 @@ WORKER = (
     *uses(
         "vllm.v1.worker.gpu_worker:Worker",
         body(
+            "determine_available_memory",
+            "seams.engine:_determine_available_memory",
+            "Gives the KV cache what one step leaves, and measures what that step takes.",
+        ),
+        attribute(
+            "peak_activation_memory cudagraph_memory_estimate available_kv_cache_memory_bytes",
+            "seams.engine:_determine_available_memory",
+            "What it has measured.",
+        ),
+        body(
             "execute_model",
             "execution.worker:SuspendableWorker.priority_execute",
             "Runs a step on the runner; what it keeps from step to step is not in a lane.",

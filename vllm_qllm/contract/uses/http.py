@@ -35,6 +35,23 @@ HTTP = (
         body("_add_request", "api.draining:Draining", "Asks again, with the request's id."),
         signature("check_health", "api.draining:Draining", "Asked by /health."),
         attribute("errored", "api.draining:Draining", "A dead engine has nothing to drain."),
+        attribute("output_handler", "api.draining:Draining", "The task that reads outputs."),
+        attribute("output_processor", "api.draining:Draining", "Has all open requests."),
+        attribute("engine_core", "api.draining:Draining", "Knows whose the engine is."),
+        signature("get_num_unfinished_requests", "api.draining:Draining", "Waited for."),
+    ),
+    *uses(
+        "vllm.v1.engine.core_client:MPClient",
+        attribute("resources", "api.draining:Draining", "Hold the engine's processes, if any."),
+        body("shutdown", "api.draining:Draining", "Waits for an engine of its own only."),
+    ),
+    *uses(
+        "vllm.v1.engine.core_client:BackgroundResources",
+        attribute("engine_manager", "api.draining:Draining", "None in one of several servers."),
+    ),
+    *uses(
+        "vllm.v1.engine.output_processor:OutputProcessor",
+        body("propagate_error", "api.draining:Draining", "Ends every request with an error."),
     ),
     *uses(
         "vllm.entrypoints.generate.base.serving:GenerateBaseServing",
@@ -144,7 +161,7 @@ ROUTES = (
         "vllm.plugins.endpoint_plugins.interface:",
         body(
             "EndpointPlugin",
-            "timeline.endpoint:TimelineEndpoint",
+            "status.endpoint:StatusEndpoint",
             "What an endpoint plugin must have.",
         ),
         body(

@@ -102,6 +102,30 @@ CONNECTOR = (
         attribute("cache_config", "kv.connector:SpillConnector", "Tokens of a block."),
     ),
     *uses(
+        "vllm.config.cache:CacheConfig",
+        attribute(
+            "kv_cache_memory_bytes gpu_memory_utilization",
+            "kv.space:kv_cache_memory",
+            "The memory that is promised to KV blocks.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.worker.cpu_worker:CPUWorker",
+        body(
+            "determine_available_memory",
+            "kv.space:kv_cache_memory",
+            "Says how much of the host's memory KV blocks get.",
+        ),
+    ),
+    *uses(
+        "vllm.utils.cpu_resource_utils:",
+        signature(
+            "get_cgroup_memory_limit get_cgroup_memory_usage",
+            "kv.space:available_memory",
+            "What a container may use, and does.",
+        ),
+    ),
+    *uses(
         "vllm.config.model:ModelConfig",
         attribute("is_encoder_decoder", "kv.space:configure", "No connector serves them in vLLM."),
     ),

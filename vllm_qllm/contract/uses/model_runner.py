@@ -46,6 +46,16 @@ RUNNER = (
             "execution.lanes:_new_batch",
             "Made to build a batch for a lane by clearing the block sizes it compares with.",
         ),
+        body(
+            "initialize_metadata_builders",
+            "execution.lanes:_new_attention_groups",
+            "Makes builders for what attn_groups holds at that moment.",
+        ),
+        attribute(
+            "attn_groups _kernel_block_sizes",
+            "execution.lanes:_new_attention_groups",
+            "A lane has builders of its own: they may keep buffers.",
+        ),
         attribute(
             "_init_block_sizes input_batch kv_cache_config vllm_config device model_config "
             "is_pooling_model",
@@ -64,6 +74,27 @@ RUNNER = (
         ),
         attribute("lora_config", "execution.adapters:Adapters", "None without LoRA."),
         attribute("requests", "execution.lanes", "Shared by all lanes: a row is made from it."),
+    ),
+    *uses(
+        "vllm.v1.worker.utils:AttentionGroup",
+        body(
+            "create_metadata_builders",
+            "execution.lanes:_new_attention_groups",
+            "All that it makes is the group's own.",
+        ),
+        attribute(
+            "metadata_builders",
+            "execution.lanes:_new_attention_groups",
+            "Emptied in a copy of the group, and made anew.",
+        ),
+    ),
+    *uses(
+        "vllm.config:",
+        signature(
+            "set_current_vllm_config",
+            "execution.lanes:_new_attention_groups",
+            "Builders ask for the configuration of the engine.",
+        ),
     ),
     *uses(
         "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
@@ -163,11 +194,24 @@ ATTENTION = (
         ),
     ),
     *uses(
+        "vllm.config.compilation:CUDAGraphMode",
+        signature(
+            "has_piecewise_cudagraphs has_full_cudagraphs",
+            "engine.cuda_graphs:captured_tokens",
+            "Whether any step does.",
+        ),
+    ),
+    *uses(
         "vllm.config.vllm:VllmConfig",
         attribute("compilation_config", "execution.worker:SuspendableWorker", "Holds the layers."),
     ),
     *uses(
         "vllm.config.compilation:CompilationConfig",
+        attribute(
+            "cudagraph_mode max_cudagraph_capture_size",
+            "engine.cuda_graphs:captured_tokens",
+            "Which steps may replay a CUDA graph.",
+        ),
         attribute(
             "static_forward_context", "execution.worker:SuspendableWorker", "Layers by name."
         ),

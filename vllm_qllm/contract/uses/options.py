@@ -9,6 +9,8 @@ OPTIONS = (
     *uses(
         "vllm.engine.arg_utils:EngineArgs",
         signature("add_cli_args", "seams.options:_add_cli_args", "The options are added after it."),
+        attribute("model", "status.endpoint:StatusEndpoint", "Shown where it has no other name."),
+        attribute("served_model_name", "status.endpoint:StatusEndpoint", "Shown: its names."),
         body("from_cli_args", "seams.options:_from_cli_args", "The options are read beside it."),
         signature(
             "create_engine_config",
@@ -65,7 +67,8 @@ CONFIG = (
     *uses(
         "vllm.config.parallel:ParallelConfig",
         attribute(
-            "data_parallel_size pipeline_parallel_size enable_expert_parallel "
+            "data_parallel_size pipeline_parallel_size world_size "
+            "enable_expert_parallel use_ray "
             "worker_extension_cls distributed_executor_backend",
             "support",
             "Decides whether steps can be suspended.",
@@ -85,18 +88,33 @@ CONFIG = (
         ),
     ),
     *uses(
+        "vllm.config.model:ModelConfig",
+        attribute("hf_config", "support:fallbacks", "Says whether attention has an indexer."),
+    ),
+    *uses(
+        "vllm.config.cache:CacheConfig",
+        attribute(
+            "kv_sharing_fast_prefill",
+            "support:fallbacks",
+            "Some models then keep tensors of a step.",
+        ),
+    ),
+    *uses(
         "vllm.config.device:DeviceConfig",
-        attribute("device_type", "support:fallbacks", "Steps are suspended on the CPU only."),
+        attribute(
+            "device_type", "support:fallbacks", "Steps are suspended on the CPU and on one GPU."
+        ),
     ),
     *uses(
         "vllm.envs:",
-        attribute("VLLM_USE_V2_MODEL_RUNNER", "findings:model_runner", "Chooses the runner."),
+        attribute("VLLM_USE_V2_MODEL_RUNNER", "support", "Chooses the runner."),
+        attribute(
+            "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS",
+            "seams.engine:_determine_available_memory",
+            "Whether the measured peak includes CUDA graphs.",
+        ),
         attribute("VLLM_USE_RUST_FRONTEND", "support", "It passes by the handlers."),
         attribute("VLLM_API_KEY", "cli:add_middleware", "Refused beside tenants."),
-    ),
-    *uses(
-        "vllm.triton_utils:",
-        attribute("HAS_TRITON", "findings:model_runner", "Chooses the runner, too."),
     ),
     *uses(
         "vllm.platforms:",
@@ -104,7 +122,8 @@ CONFIG = (
     ),
     *uses(
         "vllm.platforms.interface:Platform",
-        attribute("is_cpu device_type", "findings:in_step", "The CPU, or something else."),
+        attribute("is_rocm", "support:fallbacks", "Its devices are called cuda, too."),
+        attribute("is_cpu is_cuda device_type", "findings:in_step", "The CPU, or something else."),
     ),
 )
 
