@@ -15,7 +15,7 @@ import pytest
 from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
 
 from tests.capacity.fleets import BE, LS
-from tests.engine.bare_scheduler import BareScheduler, Clock, Make
+from tests.engine.bare_scheduler import THREE_CLASSES, BareScheduler, Clock, Make
 from tests.engine.conftest import clock, make, scheduler_config  # noqa: F401
 from vllm_qllm.capacity.batch import Batch
 from vllm_qllm.capacity.cost import Cost
@@ -27,7 +27,7 @@ from vllm_qllm.config import PriorityConfig
 
 SECOND = Cost(((1, 1.0), (2, 1.0)))
 STARTED = 1000.0  # of the tests' virtual clock
-PRIORITY = {LS: 0, BE: 10}
+PRIORITY = {LS: 0, BE: 10, 2: 11}
 Steps = list[dict[str, int]]
 
 
@@ -121,6 +121,27 @@ def test_the_plugin_s_steps(
         assert simulated(server, arrivals) == real(bare, arrivals), seed
         preempted += sum(bare.preemptions().values())
     assert preempted > 0 or blocks == 64, "no request lost its blocks: that was not tested"
+
+
+def test_steps_of_three_classes_on_few_blocks(
+    without_prefix_cache: Any,
+    clock: Clock,  # noqa: F811
+) -> None:
+    """The class between takes from the last one, and leaves the reserve to the first."""
+    config = {"reserved_kv": 0.2, "ride_slowdown": 1.0, "classes": THREE_CLASSES}
+    priority = PriorityConfig.from_dict({"policy": "step", "checkpoints": "none", **config})
+    server = Server("classes", priority, token_budget=64, slots=4, kv_blocks=20, block_size=16)
+    taken = 0
+    for seed in range(12):
+        draw = random.Random(seed)
+        arrivals = [(at, draw.choice([0, 1, 1, 2, 2]), *more) for at, _, *more in load(seed, 0.5)]
+        bare = BareScheduler(
+            without_prefix_cache, clock, blocks=20, policy="step", checkpoints="none", **config
+        )
+        bare.clock.now = STARTED
+        assert simulated(server, arrivals) == real(bare, arrivals), seed
+        taken += sum(bare.preemptions().values())
+    assert taken > 0
 
 
 class Stock(BareScheduler):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vllm import SamplingParams
+import torch
+from vllm import SamplingParams, envs
 from vllm.engine.arg_utils import EngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.plugins import load_general_plugins
@@ -64,13 +65,18 @@ class Result:
 class ScriptedEngine:
     """Runs requests to completion; ``on_suspended`` is called at every suspension.
 
+    Args:
+        model: directory of the model.
+        threads: of torch in this process. More than one makes steps this small slower, not faster.
+        engine_args: of vLLM, beside those below.
+
     Attributes:
         core: the vLLM EngineCore.
         results: by request id.
         on_suspended: called at each checkpoint at which a step is suspended.
     """
 
-    def __init__(self, model: Path, **engine_args: Any) -> None:
+    def __init__(self, model: Path, threads: int = 1, **engine_args: Any) -> None:
         load_general_plugins()
         args: dict[str, Any] = dict(  # noqa: C408
             model=str(model),
@@ -86,8 +92,15 @@ class ScriptedEngine:
             priority_config=stop_everywhere(),
         )
         config = EngineArgs(**(args | engine_args)).create_engine_config()
-        self.core = EngineCore(config, Executor.get_class(config), log_stats=True)
-        attach(self.core)
+        self._threads, set_num_threads = torch.get_num_threads(), torch.set_num_threads
+        torch.set_num_threads(threads)
+        try:
+            self.core = EngineCore(config, Executor.get_class(config), log_stats=True)
+            attach(self.core)
+        finally:
+            # vLLM does this for a process of its own; here other tests come after.
+            torch.set_num_threads = set_num_threads
+            envs.disable_envs_cache()
         self.results: dict[str, Result] = {}
         self.on_suspended: Callable[[], None] = lambda: None
         self.suspensions = 0
@@ -156,12 +169,18 @@ class ScriptedEngine:
             self.step()
         raise AssertionError("requests are left over")
 
-    def run_arrivals(self, specs: list[tuple[list[int], int, int]], due: list[int]) -> list[str]:
+    def run_arrivals(
+        self,
+        specs: list[tuple[list[int], int, int]],
+        due: list[int],
+        on_tick: Callable[[int, list[str]], None] = lambda tick, ids: None,
+    ) -> list[str]:
         """Run requests that arrive one after another, also while steps are suspended.
 
         Args:
             specs: prompt, output tokens and priority of each.
             due: after how many steps and suspensions each arrives.
+            on_tick: called at each of these with its number, and the ids of those that arrived.
 
         Returns:
             Their ids, in the order of ``specs``.
@@ -175,6 +194,7 @@ class ScriptedEngine:
             while left and due[left[0]] <= now:
                 first = left.pop(0)
                 ids[first] = self.add(*specs[first])
+            on_tick(now, ids)
 
         self.on_suspended = arrive
         while left or self.core.scheduler.has_requests():
@@ -209,6 +229,7 @@ class ScriptedEngine:
     def close(self) -> None:
         """Shut the engine down."""
         self.core.shutdown()
+        torch.set_num_threads(self._threads)
 
 
 EngineFor = Callable[..., ScriptedEngine]

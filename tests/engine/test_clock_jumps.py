@@ -56,10 +56,16 @@ def test_the_scan_finds_the_time_of_day(line: str) -> None:
 def test_only_steady_clocks_are_read() -> None:
     package = Path(vllm_qllm.__file__).parent
     # The capacity model serves nobody; its traces hold times of day, which it reads from files.
-    others = (package / "capacity").rglob("*.py")
-    modules = set(package.rglob("*.py")) - set(others)
+    modules = set(package.rglob("*.py")) - set((package / "capacity").rglob("*.py"))
     assert len(modules) > 30
-    assert not [(path, found) for path in modules if (found := unsteady(path.read_text()))]
+    found = {str(p.relative_to(package)): unsteady(p.read_text()) for p in modules}
+    assert {path: names for path, names in found.items() if names} == {
+        # Machines have no other clock in common; a jump costs a request the better place.
+        "ray/replica.py": ["time.time"],
+        "ray/router.py": ["time.time"],
+        # Says when the document was made; nothing is worked out from it.
+        "status/document.py": ["time.time"],
+    }
 
 
 @pytest.mark.covers("Clock jumps", "eager", suspended=True)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
+from tests.kv.spilling import spill_in_turn, spilling, squeeze
 
 
 def test_steps_suspend_inside_compiled_graphs(engine_for: EngineFor) -> None:
-    engine = engine_for(enforce_eager=False)
+    engine = spilling(engine_for, enforce_eager=False)
     long, short = prompt(1, 250), prompt(2, 40)
     expected = [engine.alone(long, 6), engine.alone(short, 6)]
     seen: list[int] = []
@@ -24,3 +27,14 @@ def test_steps_suspend_inside_compiled_graphs(engine_for: EngineFor) -> None:
     assert 2 in seen and engine.core.priority_controller.checkpoints == 4
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
+    engine.reset()
+
+
+@pytest.mark.covers("KV spilled to the host", "compiled", suspended=True)
+def test_spilled_kv_comes_back_to_compiled_graphs(
+    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = spilling(engine_for, enforce_eager=False)
+    spill_in_turn(monkeypatch, [True, True, False])
+    grown = squeeze(engine, at=(30, 60))
+    assert grown["saved"] > 0 and grown["again"] > 0 and grown["errors"] == 0, grown

@@ -29,6 +29,8 @@ from tests.engine.bare_scheduler import (
     suspend,
 )
 
+PREFIX = list(range(64))
+
 # Best-effort requests of 48 tokens that have just taken a fourth block each.
 TWO = [
     add("b1", BE, 48, out=8),
@@ -175,6 +177,20 @@ TAKEN: dict[str, Scenario] = {
             idle(),
         ],
     ),
+    "nothing is taken when what the request needs itself is most of it": (
+        {"blocks": 8},
+        [
+            add("l0", LS, 40, out=8),
+            step(l0=40),
+            add("b1", BE, PREFIX, out=9),
+            *[plan(1), any_step()] * 2,
+            expect(free=0),
+            # It hits four of b1's five blocks and needs two more.
+            add("l1", LS, [*PREFIX, *range(100, 132)], out=1),
+            step(l0=1),
+            expect(preemptions={}),
+        ],
+    ),
     "blocks are taken of those that would ride, too": (
         {"blocks": 8, "ride_slowdown": 100},
         [
@@ -296,9 +312,52 @@ RESERVE: dict[str, Scenario] = {
             expect(preemptions={}),
         ],
     ),
+    "who needs no block goes on although urgent work has the reserve": (
+        {},
+        [
+            add("b1", BE, 145, out=9),
+            add("b2", BE, 115, out=9),
+            step(b1=145, b2=111),
+            step(b1=1, b2=4),
+            expect(free=2),
+            add("l1", LS, 30, out=9),
+            step(l1=30),
+            expect(free=0),
+            plan(1),
+            step(b1=1, b2=1),
+            expect(preemptions={}),
+        ],
+    ),
     "the only request may use all": (
         {},
         [add("b1", BE, 319, out=2), step(b1=256), step(b1=63), step(b1=1), idle()],
+    ),
+    "a class between takes from less urgent ones, and leaves the reserve": (
+        {"classes": THREE_CLASSES},
+        [
+            add("x1", BATCH, 127, out=50),
+            add("x2", BATCH, 127, out=50),
+            step(x1=127, x2=127),
+            # Four blocks are free; two of them are the reserve.
+            add("a", AGENT, 48, out=1),
+            step(a=48),
+            expect(preemptions={"x2": 1}, running={"x1"}),
+        ],
+    ),
+    "nothing is taken when what remains would not leave the reserve": (
+        {"classes": THREE_CLASSES},
+        [
+            add("l1", LS, 159, out=50),
+            add("x", BATCH, 47, out=50),
+            step(l1=159),
+            plan(2),
+            step(x=47),
+            # Seven blocks are free and three are x's; nine need a reserve of two beside them.
+            add("a", AGENT, 143, out=1),
+            plan(1),
+            any_step(),
+            expect(preemptions={}),
+        ],
     ),
     "urgent work uses all": (
         {},

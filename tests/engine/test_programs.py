@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from tests.engine.bare_scheduler import BE, BLOCK, LS, BareScheduler, Make
+from vllm_qllm.policy import StrictPolicy, TurnView
 
 TURN = list(range(48))
 
@@ -135,6 +138,43 @@ def test_programs_of_others_have_other_names(make: Make) -> None:
         bare.add(f"turn{priority}", priority, [priority, *TURN], out=1, program="p")
         finish(bare, f"turn{priority}")
     assert bare.scheduler.programs.kept_blocks == 6, "one does not take the place of the other"
+
+
+class Expecting(StrictPolicy):
+    """Expects a next turn of long prompts, within so many seconds."""
+
+    seconds: ClassVar[float] = 100.0
+
+    def keep_turn(self, turn: TurnView) -> float:
+        return self.seconds if turn.prompt_tokens >= len(TURN) else turn.ttl
+
+
+EXPECTING = "tests.engine.test_programs:Expecting"
+
+
+def test_a_policy_can_expect_a_next_turn(make: Make) -> None:
+    bare = make(blocks=8, policy=EXPECTING)
+    bare.add("first", BE, TURN, out=2)
+    bare.add("short", BE, 16, out=2)
+    finish(bare, "first", "short")
+    programs = bare.scheduler.programs
+    assert programs.kept_blocks == 3, "those of the short one are not"
+    fill(bare, 3)
+    assert computed(bare, "next", TURN + [99] * 16) == 16
+    assert programs.kept_blocks == 4, "the longer one is there in place of the shorter one"
+    bare.clock.now += 101
+    fill(bare, 2)
+    assert programs.kept_blocks == 0 and bare.free == 8
+
+
+def test_a_policy_that_answers_no_time_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Expecting, "seconds", -1.0)
+    bare = make(blocks=8, policy=EXPECTING)
+    bare.add("first", BE, TURN, out=2)
+    with pytest.raises(RuntimeError, match=r"Expecting' keeps a turn for -1\.0; allowed: seconds"):
+        finish(bare, "first")
 
 
 @pytest.mark.parametrize(("order", "first"), [("arrival", "other"), ("program", "second turn")])

@@ -3,57 +3,30 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine, stop_everywhere
+from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
+from tests.kv.spilling import (
+    SMALL,
+    SMALLEST,
+    any_requests,
+    assert_nothing_kept,
+    counters,
+    damage,
+    in_file,
+    spill_in_turn,
+    spilling,
+    squeeze,
+)
 from vllm_qllm.kv.costs import Costs
 from vllm_qllm.kv.file_tier import FileTier
 
-# Blocks of 32 tokens; one is vLLM's own, 16 hold the longest request.
-SMALLEST, SMALL = 17, 26
-
-requests = st.tuples(
-    st.integers(0, 5),  # seed: equal ones share the whole prompt
-    st.integers(2, 440),  # prompt tokens
-    st.sampled_from([0, 64, 160]),  # of which shared with every other request
-    st.integers(1, 30),  # output tokens
-    st.sampled_from([LS, BE, BE, BE]),
-)
-
-
-def spilling(engine_for: EngineFor, blocks: int, **config: Any) -> ScriptedEngine:
-    """An engine with few KV blocks and room for eight requests on the host."""
-    return engine_for(
-        num_gpu_blocks_override=blocks,
-        max_model_len=512,
-        priority_config={
-            **stop_everywhere(),
-            "spill_bytes": 2**24,
-            "reserved_kv": 0.0,
-            "max_preemptions": 1000,
-            **config,
-        },
-    )
-
-
-def counters(engine: ScriptedEngine) -> dict[str, float]:
-    """Of the less urgent class."""
-    recorder = engine.core.scheduler.accounting._recorder
-    slots = recorder._slots
-    return {
-        "preempted": slots[recorder._preemptions[BE]],
-        "saved": slots[recorder._saved[BE]],
-        "again": slots[recorder._recomputed[BE]],
-        "errors": slots[recorder._spill_errors[LS]] + slots[recorder._spill_errors[BE]],
-    }
+requests = any_requests(5)
 
 
 @pytest.mark.parametrize(("place", "blocks"), [("memory", SMALLEST), ("file", SMALL)])
@@ -75,94 +48,76 @@ def test_same_tokens_whatever_becomes_of_the_blocks(
     arrivals: list[tuple[int, tuple[int, int, int, int, int]]],
     spilled: list[bool],
 ) -> None:
-    path = str(tmp_path_factory.getbasetemp()) if place == "file" else None
-    engine = spilling(engine_for, blocks, spill_path=path)
+    config = in_file(tmp_path_factory.getbasetemp()) if place == "file" else {}
+    engine = spilling(engine_for, blocks, config)
     free = engine.free_blocks
-    chosen = itertools.cycle(spilled)
-    monkeypatch.setattr(Costs, "recompute", lambda self, tokens: 1.0)
-    monkeypatch.setattr(Costs, "restore", lambda self, out, back: 0.0 if next(chosen) else 2.0)
+    spill_in_turn(monkeypatch, spilled)
     specs = [(prompt(s, n, shared), out, p) for _, (s, n, shared, out, p) in arrivals]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     ids = engine.run_arrivals(specs, [due for due, _ in arrivals])
     for i, reference in enumerate(expected):
         assert_same(engine.results[ids[i]], reference, f"request {i} of {arrivals}, {spilled}")
     assert engine.free_blocks == free
-    slots = engine.core.scheduler.spill.slots
-    slots.step_is_complete()
-    assert slots.free == slots.count
+    assert_nothing_kept(engine)
     engine.reset()
 
 
-def test_all_three_outcomes_happen(
-    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.covers("KV spilled to the host", "eager", suspended=True)
+def test_all_three_outcomes_happen(engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = spilling(engine_for)
+    spill_in_turn(monkeypatch, [True, False])
+    grown = squeeze(engine, at=(30, 60))
+    assert grown["preempted"] >= 4
+    assert grown["saved"] > 0 and grown["again"] > 0 and grown["errors"] == 0, grown
+
+
+def test_a_prefix_that_stays_cached_is_not_copied(
+    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = spilling(engine_for, SMALL)
-    chosen = itertools.cycle([True, False])
-    monkeypatch.setattr(Costs, "recompute", lambda self, tokens: 1.0)
-    monkeypatch.setattr(Costs, "restore", lambda self, out, back: 0.0 if next(chosen) else 2.0)
-    specs = [(prompt(i, 150), 30, BE) for i in range(4)]
-    urgent = prompt(9, 400), 4
+    engine = spilling(engine_for, SMALLEST)
+    # All 180 tokens are dearer than six blocks out and in; 20 behind a cached prefix are cheaper.
+    monkeypatch.setattr(Costs, "recompute", lambda self, tokens: float(tokens))
+    monkeypatch.setattr(Costs, "restore", lambda self, out, back: 10.0 * (out + back))
+    specs = [(prompt(seed, 180, 160), 8, BE) for seed in (1, 2)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     before = counters(engine)
     ids = [engine.add(*spec) for spec in specs]
-    stops = 0
-
-    def arrive() -> None:
-        nonlocal stops
-        stops += 1
-        if stops in (30, 60):
-            engine.add(*urgent, LS)
-
-    engine.on_suspended = arrive
+    while any(not engine.results[i].tokens for i in ids):
+        engine.step()
+    engine.add(prompt(9, 300), 2, LS)
+    engine.step()
+    after = counters(engine)
+    assert after["preempted"] == before["preempted"] + 1, "one block of sixteen was missing"
+    assert not any(map(engine.core.scheduler.spill.tokens, ids))
     engine.run()
+    assert counters(engine)["saved"] == after["saved"] + 160, "they were in the cache"
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
-    after = counters(engine)
-    grown = {name: after[name] - before[name] for name in after}
-    assert grown["preempted"] >= 4
-    assert grown["saved"] > 0 and grown["again"] > 0 and grown["errors"] == 0, grown
+    assert_nothing_kept(engine)
     engine.reset()
 
 
 def test_what_the_host_lost_is_computed_again(
     engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
 ) -> None:
-    engine = spilling(engine_for, SMALL, spill_path=str(tmp_path_factory.getbasetemp()))
-    monkeypatch.setattr(Costs, "restore", lambda self, out, back: 0.0)
+    engine = spilling(engine_for, config=in_file(tmp_path_factory.getbasetemp()))
+    spill_in_turn(monkeypatch, [True])
     read = FileTier.read
     reads = 0
 
     def damaged(tier: FileTier, slots: list[int], blocks: list[int]) -> list[int]:
         nonlocal reads
         reads += 1
-        byte = os.pread(tier._file, 1, slots[-1] * tier._size + 9)
-        os.pwrite(tier._file, bytes([byte[0] ^ 16]), slots[-1] * tier._size + 9)
+        damage(tier, slots[-1])
         return read(tier, slots, blocks)
 
     monkeypatch.setattr(FileTier, "read", damaged)
-    # Two share their prompt: a block that one failed to restore must not be hit by the other.
-    specs = [(prompt(i // 2, 150), 20, BE) for i in range(4)]
-    expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
-    before = counters(engine)
-    ids = [engine.add(*spec) for spec in specs]
-    stops = 0
-
-    def arrive() -> None:
-        nonlocal stops
-        stops += 1
-        if stops in (20, 40, 60):
-            engine.add(prompt(stops, 450), 2, LS)
-
-    engine.on_suspended = arrive
-    engine.run()
-    for request_id, reference in zip(ids, expected, strict=True):
-        assert_same(engine.results[request_id], reference, request_id)
-    assert reads and counters(engine)["errors"] - before["errors"] == reads
-    engine.reset()
+    grown = squeeze(engine, at=(20, 40, 60))
+    assert reads and grown["errors"] == reads
 
 
 def test_no_more_is_parked_than_asked_for(engine_for: EngineFor) -> None:
-    engine = spilling(engine_for, 40, park_fraction=0.2, checkpoints="none")
+    engine = spilling(engine_for, 40, {"park_fraction": 0.2, "checkpoints": "none"})
     specs = [(prompt(i, 120), 12, BE) for i in range(4)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     before = counters(engine)
@@ -179,4 +134,42 @@ def test_no_more_is_parked_than_asked_for(engine_for: EngineFor) -> None:
     engine.run()
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
+    assert_nothing_kept(engine)
+    engine.reset()
+
+
+def test_what_could_not_be_restored_for_an_aborted_request_is_not_hit(
+    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    engine = spilling(engine_for, SMALLEST, in_file(tmp_path_factory.getbasetemp()))
+    spill_in_turn(monkeypatch, [True])
+    tokens = prompt(1, 150)
+    expected = engine.alone(tokens, 8)
+    read = FileTier.read
+    reads = 0
+
+    def damaged(tier: FileTier, slots: list[int], blocks: list[int]) -> list[int]:
+        nonlocal reads
+        reads += 1
+        damage(tier, slots[0])
+        return read(tier, slots, blocks)
+
+    monkeypatch.setattr(FileTier, "read", damaged)
+    victim = engine.add(tokens, 30, BE)
+    while not engine.results[victim].tokens:
+        engine.step()
+    # It needs all blocks: those of the victim are overwritten.
+    engine.add(prompt(2, 480), 20, LS)
+
+    def leave() -> None:
+        if reads:
+            engine.abort(victim)
+
+    engine.on_suspended = leave
+    engine.run()
+    assert reads == 1 and len(engine.results[victim].tokens) < 30, "aborted while it came back"
+    again = engine.add(tokens, 8, BE)
+    engine.run()
+    assert_same(engine.results[again], expected, "the same prompt again")
+    assert_nothing_kept(engine)
     engine.reset()

@@ -3,30 +3,59 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.kv import space
 from vllm_qllm.kv.space import available_memory, refuse
 
 
 def test_more_memory_than_there_is() -> None:
-    refuse(PriorityConfig(spill_bytes=1 << 20), workers=2)
-    with pytest.raises(ConfigError, match=r"spill_bytes is \d+; allowed: at most the available"):
-        refuse(PriorityConfig(spill_bytes=2 * available_memory()), workers=1)
+    refuse(PriorityConfig(spill_bytes=1 << 20), workers=2, kv_cache_bytes=1 << 20)
+    with pytest.raises(ConfigError, match=r"spill_bytes is \d+; allowed: at most the memory that"):
+        refuse(PriorityConfig(spill_bytes=2 * available_memory()), workers=1, kv_cache_bytes=0)
     with pytest.raises(ConfigError, match="for each of 4 workers"):
-        refuse(PriorityConfig(spill_bytes=available_memory() // 2), workers=4)
+        refuse(PriorityConfig(spill_bytes=available_memory() // 2), workers=4, kv_cache_bytes=0)
+
+
+def test_memory_is_not_promised_twice() -> None:
+    half = PriorityConfig(spill_bytes=available_memory() // 2)
+    refuse(half, workers=1, kv_cache_bytes=available_memory() // 4)
+    with pytest.raises(ConfigError, match="beside the KV blocks"):
+        refuse(half, workers=1, kv_cache_bytes=available_memory() * 3 // 4)
+
+
+def test_a_container_has_the_memory_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "get_cgroup_memory_limit", lambda: 3 << 20)
+    monkeypatch.setattr(space, "get_cgroup_memory_usage", lambda: 1 << 20)
+    assert available_memory() == 2 << 20
+    monkeypatch.setattr(space, "get_cgroup_memory_usage", lambda: 4 << 20)
+    assert available_memory() == 0
 
 
 def test_a_directory_that_does_not_serve(tmp_path: Path) -> None:
-    refuse(PriorityConfig(spill_bytes=1, spill_path=str(tmp_path)), workers=1)
+    refuse(PriorityConfig(spill_bytes=1, spill_path=str(tmp_path)), workers=1, kv_cache_bytes=0)
     missing = str(tmp_path / "missing")
     with pytest.raises(ConfigError, match=r"spill_path is .*missing.*No such file.*allowed: a dir"):
-        refuse(PriorityConfig(spill_bytes=1, spill_path=missing), workers=1)
+        refuse(PriorityConfig(spill_bytes=1, spill_path=missing), workers=1, kv_cache_bytes=0)
     with pytest.raises(ConfigError, match="spill_path is '/proc'"):
-        refuse(PriorityConfig(spill_bytes=1, spill_path="/proc"), workers=1)
+        refuse(PriorityConfig(spill_bytes=1, spill_path="/proc"), workers=1, kv_cache_bytes=0)
     with pytest.raises(ConfigError, match="free space in"):
-        refuse(PriorityConfig(spill_bytes=1 << 60, spill_path=str(tmp_path)), workers=1)
-    with pytest.raises(ConfigError, match="with 2 workers; allowed: null"):
-        refuse(PriorityConfig(spill_bytes=1, spill_path=str(tmp_path)), workers=2)
+        refuse(
+            PriorityConfig(spill_bytes=1 << 60, spill_path=str(tmp_path)),
+            workers=1,
+            kv_cache_bytes=0,
+        )
+    refuse(
+        PriorityConfig(spill_bytes=1 << 20, spill_path=str(tmp_path)), workers=2, kv_cache_bytes=0
+    )
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(ConfigError, match="for each of 2 workers; allowed: at most the free space"):
+        refuse(
+            PriorityConfig(spill_bytes=free * 3 // 4, spill_path=str(tmp_path)),
+            workers=2,
+            kv_cache_bytes=0,
+        )

@@ -95,7 +95,38 @@ def test_the_cheaper_way_is_taken() -> None:
     host.costs.computed(1000, 1e6)
     assert host.preempt(request("a", 48), [1, 2, 3])
     # Copied out already; and what spoke against it once is believed a little less.
-    assert host.restore_seconds("a", 48) == pytest.approx(2.7)
+    assert host.restore_seconds(request("a", 48)) == pytest.approx(2.7)
+
+
+def test_what_others_keep_in_the_cache_is_not_copied() -> None:
+    host = spill()
+    host.costs.copied(CopyReport(out=10, out_seconds=10.0, back=10, back_seconds=10.0))
+    host.costs.computed(1000, 1000.0)
+    # Two of three blocks stay cached: 3 s out and 1 s back, against 16 tokens, which take 16 s.
+    assert host.restore_seconds(request("a", 48), shared=2) == pytest.approx(4.0)
+    host.costs.computed(1000, 100.0)
+    host.costs.computed(1000, 100.0)
+    assert host.costs.recompute(16) > 4.0
+    assert host.preempt(request("a", 33), [1, 2, 3], shared=2) == 0, "one token, less than a second"
+    assert host.copy_ahead(request("b", 48), [1, 2, 3], limit=3, shared=3) == 0
+    assert host.held() == {}
+
+
+def test_nothing_is_copied_ahead_to_a_store_that_is_slow_to_write() -> None:
+    host = spill()
+    host.costs.copied(CopyReport(out=10, out_seconds=100.0, back=10, back_seconds=0.1))
+    host.costs.computed(1000, 1.0)
+    assert host.copy_ahead(request("a", 48), [1, 2, 3], limit=3) == 0, "30 s to save 0.05 s"
+    # As with what is on the host already: nothing is left to write.
+    assert host.costs.restore(0, 3) < host.costs.recompute(48)
+
+
+def test_what_cannot_be_restored_says_nothing_of_copy_rates() -> None:
+    host = spill()
+    host.costs.copied(CopyReport(out=10, out_seconds=10.0, back=10, back_seconds=10.0))
+    for _ in range(9):
+        assert not host.preempt(request("a", 0), [])
+    assert host.costs.restore(1, 1) == 2.0
 
 
 def test_a_prompt_whose_log_probabilities_are_asked_for_is_computed_again() -> None:

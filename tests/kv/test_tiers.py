@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vllm_qllm.kv.copies import CopyReport
 from vllm_qllm.kv.file_tier import FileTier
 from vllm_qllm.kv.memory_tier import MemoryTier
 from vllm_qllm.kv.mover import Mover, Tier, block_views
@@ -122,11 +123,10 @@ def test_layers_that_share_a_cache_are_copied_once() -> None:
 def test_a_mover_says_what_it_did(tmp_path: Path) -> None:
     cache = layers(torch.float32)
     mover = Mover({str(i): layer for i, layer in enumerate(cache)}, BLOCKS, SLOTS, tmp_path)
-    mover.out([(0, 0), (1, 1)])
-    assert mover.back([(0, 3), (2, 4)]) == {4}
-    report = mover.report()
-    assert (report.out, report.back, report.errors) == (2, 2, 1)
+    report = CopyReport()
+    mover.out([(0, 0), (1, 1)], report)
+    assert mover.back([(0, 3), (2, 4)], report) == {4}
+    assert (report.out, report.back, report.errors) == (2, 2, 0)
     assert report.out_seconds > 0 and report.back_seconds > 0
-    assert mover.report().out == 0
-    assert mover.back([]) == set()
+    assert mover.back([], report) == set() and report.back == 2
     mover.close()

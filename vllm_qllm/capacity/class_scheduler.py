@@ -167,13 +167,11 @@ class ClassScheduler(Scheduler):
 
     def _grow(self, request: Request, tokens: int) -> bool:
         blocks = self.blocks
-        if request.rank and self._reserved and blocks.total - blocks.free > request.blocks:
-            return blocks.take(request, tokens, self._reserved)
-        if blocks.take(request, tokens):
+        if blocks.take(request, tokens, self._left_by(request)):
             return True
         victims = self._victims(request.rank)
         gain = sum(v.blocks for v in victims)
-        if blocks.needed(request, tokens) > blocks.free + gain:
+        if blocks.needed(request, tokens) > blocks.free + gain - self._left_by(request, gain):
             return False
         for victim in victims:
             self.decoding[victim.rank][:] = [
@@ -183,9 +181,14 @@ class ClassScheduler(Scheduler):
                 r for r in self.prefilling[victim.rank] if r is not victim
             ]
             self.preempt(victim)
-            if blocks.take(request, tokens):
+            if blocks.take(request, tokens, self._left_by(request)):
                 return True
         return False
+
+    def _left_by(self, request: Request, gain: int = 0) -> int:
+        """Blocks that the request has to leave free, once others have given ``gain`` back."""
+        others = self.blocks.total - self.blocks.free - gain > request.blocks
+        return self._reserved if request.rank and others else 0
 
     def _victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""

@@ -8,6 +8,7 @@ import itertools
 from typing import Protocol
 
 from vllm_qllm.capacity.errors import check
+from vllm_qllm.routing import load
 
 
 class Router(Protocol):
@@ -93,10 +94,7 @@ class LeastOutstanding:
 
 
 class ClassAware:
-    """The replica with the fewest requests at least as urgent, of equals that with the fewest.
-
-    What is less urgent gives way under this package's policies, so it hardly counts.
-    """
+    """The replica with the smallest :func:`~vllm_qllm.routing.load`: the rule of fleets on Ray."""
 
     def __init__(self, replicas: int, classes: int) -> None:
         self._of = [[0] * classes for _ in range(replicas)]
@@ -126,11 +124,8 @@ class ClassAware:
 
     def _changed(self, replica: int) -> None:
         stamp = self._latest[replica] = next(self._stamps)
-        counts = self._of[replica]
-        total, urgent = sum(counts), 0
         for rank, heap in enumerate(self._heaps):
-            urgent += counts[rank]
-            heapq.heappush(heap, (urgent, total, stamp, replica))
+            heapq.heappush(heap, (*load(self._of[replica], rank), stamp, replica))
             if len(heap) > 8 * len(self._of) + 64:  # mostly entries that no longer count
                 heap[:] = [entry for entry in heap if entry[2] == self._latest[entry[3]]]
                 heapq.heapify(heap)

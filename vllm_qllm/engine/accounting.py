@@ -93,7 +93,7 @@ class Accounting:
             self._recorder.nested_step(self._scheduler.in_flight[-2].rank, step.rank)
         self._gauges(now)
         # While a step is in flight, who is not in it waits for his turn.
-        self._kv()
+        self._kv(now)
 
     def completed(self, step: Step, requests: Iterable[Request], now: float) -> None:
         """Note the end of ``step``, new tokens, and the end of requests that are done."""
@@ -117,7 +117,7 @@ class Accounting:
                 self.finished(request, now)
         self._gauges(now)
         if not self._scheduler.running:
-            self._kv()
+            self._kv(now)
 
     def finished(self, request: Request, now: float) -> None:
         """Stop the clock; a second call for the same request does nothing."""
@@ -132,23 +132,30 @@ class Accounting:
         if self._log is not None:
             self._log.request_finished(clock.rank, clock.serial, clock.tokens, outcome, now)
 
-    def preempted(self, request: Request) -> None:
-        """Note that a request lost its KV blocks."""
+    def preempted(self, request: Request, computed: int, spilled: int) -> None:
+        """Note that a request lost its KV blocks: ``spilled`` of its ``computed`` tokens stay."""
         self._recorder.preemption(self._scheduler.rank(request))
         clock = self._clocks.get(request.request_id)
         if self._log is not None and clock is not None:
-            self._log.request_preempted(clock.rank, clock.serial, time.monotonic())
+            now = time.monotonic()
+            self._log.request_preempted(clock.rank, clock.serial, computed, spilled, now)
 
-    def came_back(self, request: Request, saved: int, again: int) -> None:
+    def came_back(self, request_id: str, rank: int, saved: int, again: int) -> None:
         """Note that a preempted request kept ``saved`` tokens and computes others ``again``."""
-        self._recorder.came_back(self._scheduler.rank(request), saved, again)
+        self._recorder.came_back(rank, saved, again)
+        clock = self._clocks.get(request_id)
+        if self._log is not None and clock is not None:
+            self._log.request_resumed(rank, clock.serial, saved, again, time.monotonic())
 
-    def copied(self, rank: int, report: CopyReport) -> None:
-        """Note what the copies of a step of class ``rank`` took."""
+    def copied(self, step: Step, report: CopyReport, failed: int) -> None:
+        """Note what the copies of ``step`` took; ``failed`` blocks could not be copied."""
         if report.back:
-            self._recorder.restored_in(rank, report.back_seconds)
-        if report.errors:
-            self._recorder.spill_errors(rank, report.errors)
+            self._recorder.restored_in(step.rank, report.back_seconds)
+        if failed:
+            self._recorder.spill_errors(step.rank, failed)
+        if self._log is not None and (report.out or report.back):
+            depth = len(self._scheduler.in_flight)
+            self._log.step_copied(step, depth, report, failed, time.monotonic())
 
     def suspended(self, step: Step, place: Place, by: int | None, now: float) -> None:
         """Note that ``step`` stopped for class ``by``, or None: its time slice ended."""
@@ -181,12 +188,14 @@ class Accounting:
             if self._log is not None:
                 self._log.queue(rank, waiting, running[rank], suspended[rank], now)
 
-    def _kv(self) -> None:
+    def _kv(self, now: float) -> None:
         parking = self._scheduler.parking
         numbers = zip(parking.parked(), parking.spilled_bytes(), strict=True)
         for rank, ((requests, blocks), size) in enumerate(numbers):
             self._recorder.parked(rank, requests, blocks)
             self._recorder.spilled(rank, size)
+            if self._log is not None:
+                self._log.kv(rank, requests, blocks, size, now)
 
     def close(self) -> None:
         """Let go of what others read."""

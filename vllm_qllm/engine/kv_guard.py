@@ -39,31 +39,43 @@ class KVGuard:
         self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any
     ) -> KVCacheBlocks | None:
         """vLLM's ``allocate_slots`` by class: same arguments, same result."""
-        rank = self._scheduler.rank(request)
-        allocate = self._allocate
-        if rank > 0 and self._reserve and self._others_hold_blocks(request):
-            allocate = self._allocate_beside_reserve
-        blocks = allocate(request, num_new_tokens, *args, **kwargs)
+        blocks = self._try(request, num_new_tokens, *args, **kwargs)
         if blocks is not None:
             return blocks
+        rank = self._scheduler.rank(request)
         programs = self._scheduler.programs
-        missing = self._missing(request, num_new_tokens, kwargs.get("new_computed_blocks"))
+        hits = kwargs.get("new_computed_blocks")
+        missing = self._missing(request, num_new_tokens, hits)
         kept = programs.yielding(rank, self._nobody_to_wait_for(request))
-        # Who has to leave a reserve has no right to take from others.
-        victims = self._scheduler.held_victims(rank) if allocate == self._allocate else []
-        if self._gain(victims) + programs.blocks(kept) < missing:
+        victims = self._scheduler.held_victims(rank)
+        if self._leaves_reserve(request, without=len(victims)):
+            missing += self._reserve
+        if self._gain(victims, kept, hits) < missing:
             return None
         for program in kept:
             programs.release(program)
-            blocks = allocate(request, num_new_tokens, *args, **kwargs)
+            blocks = self._try(request, num_new_tokens, *args, **kwargs)
             if blocks is not None:
                 return blocks
         for victim in victims:
             self._scheduler.take_blocks(victim)
-            blocks = allocate(request, num_new_tokens, *args, **kwargs)
+            blocks = self._try(request, num_new_tokens, *args, **kwargs)
             if blocks is not None:
                 break
         return blocks
+
+    def _try(
+        self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any
+    ) -> KVCacheBlocks | None:
+        """Allocate free blocks, beside the reserve if the request has to leave one.
+
+        Who needs no block takes nothing of it, however much of it is in use.
+        """
+        after = request.num_computed_tokens + num_new_tokens
+        grows = request.status != RequestStatus.RUNNING or self._beyond_held(request, after) > 0
+        beside = grows and self._leaves_reserve(request)
+        allocate = self._allocate_beside_reserve if beside else self._allocate
+        return allocate(request, num_new_tokens, *args, **kwargs)
 
     def _allocate_beside_reserve(
         self, request: Request, *args: Any, **kwargs: Any
@@ -95,12 +107,14 @@ class KVGuard:
         needed = self._beyond_held(request, tokens) - shared
         return needed - self._manager.block_pool.get_num_free_blocks()
 
-    def _gain(self, victims: list[Request]) -> int:
-        """Blocks that are free once all of ``victims`` have lost theirs."""
-        groups = (self._manager.get_blocks(v.request_id).blocks for v in victims)
+    def _gain(self, victims: list[Request], kept: list[str], hits: KVCacheBlocks | None) -> int:
+        """Blocks that ``victims`` and ``kept`` programs give back, ``hits`` left out."""
+        groups = [self._manager.get_blocks(victim.request_id).blocks for victim in victims]
         held = Counter(b.block_id for blocks in groups for group in blocks for b in group)
+        held.update(self._scheduler.programs.blocks(kept))
+        needed = {b.block_id for group in hits.blocks for b in group} if hits is not None else ()
         pool = self._manager.block_pool.blocks
-        return sum(pool[block_id].ref_cnt == count for block_id, count in held.items())
+        return sum(pool[i].ref_cnt == n for i, n in held.items() if i not in needed)
 
     def _nobody_to_wait_for(self, request: Request) -> bool:
         """Whether no end of an admitted request, as urgent at least, would make room."""
@@ -142,10 +156,13 @@ class KVGuard:
         held = sum(map(len, self._manager.get_block_ids(request.request_id)))
         return sum(cdiv(tokens, m.block_size) for m in managers) - held
 
-    def _others_hold_blocks(self, request: Request) -> bool:
+    def _leaves_reserve(self, request: Request, without: int = 0) -> bool:
+        """Whether the reserve is not for ``request``, with so many others ``without`` blocks."""
         # The only admitted request may use the reserve: it must be able to finish.
         scheduler = self._scheduler
-        admitted = len(scheduler.running) + len(scheduler._held)
+        if not self._reserve or scheduler.rank(request) == 0:
+            return False
+        admitted = len(scheduler.running) + len(scheduler._held) - without
         return admitted > (request in scheduler.running)
 
     def written_by(self, requests: list[Request], scheduled: dict[str, int]) -> frozenset[int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -35,6 +36,8 @@ class Parking:
         self._spill = scheduler.spill
         # Tokens that a preempted request had computed.
         self._lost: dict[str, int] = {}
+        # While the step runs that resumes it: its class, how many of them are left, of how many.
+        self._back: dict[str, tuple[int, int, int]] = {}
         self._shrunk: dict[str, int] = {}
         pool = self._manager.block_pool.num_gpu_blocks
         self._scarce = int(SCARCE * pool)
@@ -88,30 +91,40 @@ class Parking:
         managers = self._manager.coordinator.single_type_managers
         return sum(len(m.req_to_blocks.get(request.request_id, ())) for m in managers)
 
+    def _shared(self, request: Request) -> int:
+        """How many of a request's first blocks others hold, too: its prefix stays cached."""
+        (blocks,) = self._manager.get_blocks(request.request_id).blocks
+        return sum(1 for _ in itertools.takewhile(lambda b: b.ref_cnt > 1, blocks))
+
     def price(self, request: Request) -> float:
         """Seconds that taking a block of ``request`` costs, for each block that this frees."""
         if self._spill is None:
             return 0.0
         groups = self._manager.get_blocks(request.request_id).blocks
         gain = sum(b.ref_cnt == 1 for group in groups for b in group)
-        seconds = self._spill.restore_seconds(request.request_id, request.num_computed_tokens)
+        seconds = self._spill.restore_seconds(request, self._shared(request))
         return seconds / gain if gain else float("inf")
 
-    def preempting(self, request: Request) -> None:
-        """Spill a request that is about to lose its blocks, if that pays."""
-        self._lost[request.request_id] = request.num_computed_tokens
-        if self._spill is not None:
-            ids = self._manager.get_block_ids(request.request_id)
-            self._spill.preempt(request, ids[0])
+    def preempting(self, request: Request) -> tuple[int, int]:
+        """Spill a request that is about to lose its blocks, if that pays.
+
+        Returns:
+            How many tokens it has computed, and how many of them are on the host.
+        """
+        computed = self._lost[request.request_id] = request.num_computed_tokens
+        if self._spill is None:
+            return computed, 0
+        (ids,) = self._manager.get_block_ids(request.request_id)
+        return computed, self._spill.preempt(request, ids, self._shared(request))
 
     def resumed(self, output: SchedulerOutput) -> None:
-        """Count what the requests that come back in a step have to compute again."""
+        """Note what the requests that come back in a step need not compute again."""
         for request_id in output.scheduled_cached_reqs.resumed_req_ids:
             request = self._scheduler.requests[request_id]
             # vLLM has added the tokens of the step.
             has = request.num_computed_tokens - output.num_scheduled_tokens[request_id]
             lost = self._lost.pop(request_id, 0)
-            self._scheduler.accounting.came_back(request, min(has, lost), max(0, lost - has))
+            self._back[request_id] = self._scheduler.rank(request), min(has, lost), lost
 
     def finished(self, request: Request) -> None:
         """Forget a request."""
@@ -138,25 +151,40 @@ class Parking:
                 continue
             filled = output.num_scheduled_tokens[request_id] // scheduler.block_size
             (ids,) = self._manager.get_block_ids(request_id)
-            self._spill.copy_ahead(request, ids, CATCH_UP + filled)
+            shared = self._shared(request)
+            self._spill.copy_ahead(request, ids, CATCH_UP + filled, shared)
 
     def restored_by(self, output: SchedulerOutput) -> frozenset[int]:
         """Blocks that a step copies back; until it completes nobody knows whether it could."""
         copies = output.kv_connector_metadata
         return frozenset(b for _, b in copies.back) if isinstance(copies, Copies) else frozenset()
 
+    def restoring(self, output: SchedulerOutput) -> dict[str, list[int]]:
+        """Blocks of each request in a step that copies any back: what may have to be forgotten."""
+        if not self.restored_by(output):
+            return {}
+        return {i: self._manager.get_block_ids(i)[0] for i in output.num_scheduled_tokens}
+
     def completed(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
         """Learn from a step that took ``seconds``, after vLLM has applied its results."""
-        if self._spill is None:
-            return
+        if self._spill is not None:
+            self._copied(step, seconds, output)
+        for request_id in step.request_ids:
+            if request_id in self._back:
+                rank, kept, lost = self._back.pop(request_id)
+                self._scheduler.accounting.came_back(request_id, rank, kept, lost - kept)
+
+    def _copied(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
+        assert self._spill is not None
+        lost = output.invalid_block_ids if output is not None else set()
         report = output.kv_connector_worker_meta if output is not None else None
         if isinstance(report, CopyReport):
-            self._scheduler.accounting.copied(step.rank, report)
+            self._scheduler.accounting.copied(step, report, report.errors + len(lost))
             seconds -= report.out_seconds + report.back_seconds
         if step.decode_rows is None:
             self._spill.costs.computed(sum(step.request_ids.values()), seconds)
-        if output is not None and output.invalid_block_ids:
-            self._rewind(step, output.invalid_block_ids)
+        if lost:
+            self._rewind(step, lost)
         self._spill.restored(step.request_ids)
 
     def _rewind(self, step: Step, failed: set[int]) -> None:
@@ -164,16 +192,19 @@ class Parking:
 
         vLLM does so for the first request that holds such a block, and trusts that it computes the
         block again before any other needs it, which more urgent work may delay; and what the step
-        computed behind the block stays in the prefix cache.
+        computed behind the block stays in the prefix cache. So does all of a request that is gone.
         """
         size = self._scheduler.block_size
-        for request_id in step.request_ids:
+        for request_id, ids in step.restoring.items():
+            first = next((i for i, block in enumerate(ids) if block in failed), None)
+            if first is None:
+                continue
+            self._manager.evict_blocks(set(ids[first:]))
             request = self._scheduler.requests.get(request_id)
             if request is None:
                 continue
-            (ids,) = self._manager.get_block_ids(request_id)
-            first = next((i for i, block in enumerate(ids) if block in failed), None)
-            if first is not None:
-                request.num_computed_tokens = min(request.num_computed_tokens, first * size)
-                request.is_prefill_chunk = True
-                self._manager.evict_blocks(set(ids[first:]))
+            request.num_computed_tokens = min(request.num_computed_tokens, first * size)
+            if request_id in self._back:
+                rank, kept, lost = self._back[request_id]
+                self._back[request_id] = rank, min(kept, first * size), lost
+            request.is_prefill_chunk = True

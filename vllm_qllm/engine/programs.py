@@ -8,12 +8,15 @@ began, so that one that is half way does not queue behind others that have just 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.kv_cache_utils import KVCacheBlock
 from vllm.v1.request import Request
+
+from vllm_qllm.policy import KeepsTurns, TurnView
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 PROGRAM_ID = "program_id"
 # Programs whose beginning is remembered, the latest to be seen.
 REMEMBERED = 100_000
+# Turns without a program are kept under their own id behind this; programs are hexadecimal.
+ALONE = "alone-"
 
 
 def program_of(request: Request, rank: int) -> str | None:
@@ -53,7 +58,7 @@ class Kept:
 
 
 class Programs:
-    """Keeps what finished turns have computed, for ``program_ttl_ms``.
+    """Keeps what finished turns have computed, for ``program_ttl_ms`` or as the policy says.
 
     Blocks that are kept are the first to go when a more urgent request needs room, and go before
     anybody else would have to wait for ever.
@@ -64,6 +69,8 @@ class Programs:
         self._scheduler = scheduler
         self._pool = scheduler.kv_cache_manager.block_pool
         self._ttl = config.program_ttl_ms / 1000.0
+        policy = scheduler.priority_policy
+        self._expecting = policy if isinstance(policy, KeepsTurns) else None
         self._by_program = config.order == "program"
         self._began: dict[str, float] = {}
         self._kept: dict[str, Kept] = {}
@@ -86,17 +93,51 @@ class Programs:
 
     def finished(self, request: Request, now: float) -> None:
         """Keep the blocks of a turn that has ended and still holds them."""
-        program = program_of(request, self._scheduler.rank(request))
         # vLLM's front end ends a turn at a stop string by aborting it, as a client that goes away.
-        if program is None or not self._ttl or not request.num_output_tokens:
+        if not request.num_output_tokens:
+            return
+        rank = self._scheduler.rank(request)
+        program = program_of(request, rank)
+        seconds = self._seconds(request, rank, program is not None)
+        if not seconds:
             return
         groups = self._scheduler.kv_cache_manager.get_blocks(request.request_id).blocks
         # Nobody can find a block without a hash again.
         blocks = [b for group in groups for b in group if b.block_hash is not None]
-        self.release(program)
         if blocks:
             self._pool.touch(blocks)
-            self._kept[program] = Kept(self._scheduler.rank(request), now + self._ttl, blocks)
+        if program is not None:
+            self.release(program)
+        else:
+            self._release_beginnings(blocks)
+        if blocks:
+            key = program or f"{ALONE}{request.request_id}"
+            self._kept[key] = Kept(rank, now + seconds, blocks)
+
+    def _seconds(self, request: Request, rank: int, named: bool) -> float:
+        """For how long the KV of a turn is kept, by its program or by the policy.
+
+        Raises:
+            RuntimeError: the policy's answer is no time.
+        """
+        ttl = self._ttl if named else 0.0
+        if self._expecting is None:
+            return ttl
+        prompt, output = request.num_prompt_tokens, request.num_output_tokens
+        answer = self._expecting.keep_turn(TurnView(rank, named, prompt, output, ttl))
+        if not isinstance(answer, (int, float)) or not 0 <= answer < math.inf:
+            name = self._scheduler.priority_config.policy
+            raise RuntimeError(
+                f"priority policy {name!r} keeps a turn for {answer!r}; allowed: seconds from 0 on"
+            )
+        return float(answer)
+
+    def _release_beginnings(self, blocks: list[KVCacheBlock]) -> None:
+        """Give back what is kept of earlier turns without a program that ``blocks`` go on from."""
+        ids = {block.block_id for block in blocks}
+        for key in [k for k, kept in self._kept.items() if k.startswith(ALONE)]:
+            if self._kept[key].blocks[-1].block_id in ids:
+                self.release(key)
 
     def expire(self, now: float) -> None:
         """Give back what was kept long enough."""
@@ -112,9 +153,9 @@ class Programs:
         less = [p for p, kept in self._kept.items() if kept.rank > rank]
         return less + [p for p, kept in self._kept.items() if at_once and kept.rank <= rank]
 
-    def blocks(self, programs: list[str]) -> int:
-        """KV blocks that these keep, at most that many of which nobody else holds."""
-        return sum(len(self._kept[program].blocks) for program in programs)
+    def blocks(self, programs: list[str]) -> list[int]:
+        """KV blocks that these keep, once for each of them."""
+        return [b.block_id for program in programs for b in self._kept[program].blocks]
 
     def release_all(self) -> None:
         """Give everything back."""

@@ -24,6 +24,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
+from vllm_qllm.engine.cuda_graphs import captured_tokens
 from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
@@ -76,6 +77,7 @@ class PriorityScheduler(Scheduler):
         self._step_numbers = itertools.count(1)
         # A step takes the lane of its class; what cannot be suspended never needs a spare one.
         self.in_step = self.priority_config.checkpoints != "none"
+        self._captured_tokens = captured_tokens(self.vllm_config)
 
     # -- classes and views ---------------------------------------------------------------------
 
@@ -253,6 +255,7 @@ class PriorityScheduler(Scheduler):
         requests = [self.requests[request_id] for request_id in scheduled]
         rank = min(map(self.rank, requests), default=0)
         suspendable = self.in_step and plan.suspendable and rank > 0
+        suspendable &= output.total_num_scheduled_tokens > self._captured_tokens
         # No prompt token in the step: every row is one decoded token.
         decode = all(n == 1 for n in scheduled.values()) and all(
             r.num_output_tokens for r in requests
@@ -269,6 +272,7 @@ class PriorityScheduler(Scheduler):
             | self.parking.restored_by(output)
             if suspendable
             else frozenset(),
+            restoring=self.parking.restoring(output),
             decode_rows=len(scheduled) if decode and scheduled else None,
         )
 
@@ -335,7 +339,6 @@ class PriorityScheduler(Scheduler):
     ) -> list[Request]:
         finished = super().finish_requests(request_ids, status)
         for request in finished:
-            self.parking.finished(request)
             self.accounting.finished(request, time.monotonic())
         return finished
 
@@ -347,12 +350,13 @@ class PriorityScheduler(Scheduler):
 
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self.programs.finished(request, time.monotonic())
+        self.parking.finished(request)
         return super()._free_request(request, *args, **kwargs)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self.parking.preempting(request)
+        computed, spilled = self.parking.preempting(request)
         super()._preempt_request(request, *args, **kwargs)
-        self.accounting.preempted(request)
+        self.accounting.preempted(request, computed, spilled)
 
     def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
         """vLLM's bitmask, in memory of its own: a nested step fills the shared one again."""

@@ -23,6 +23,7 @@ class Step:
         protected: whether arrivals leave it alone until then.
         request_ids: the requests in it, with the tokens scheduled for each.
         unwritten_blocks: KV blocks it writes; their content is not valid before it completes.
+        restoring: KV blocks of all its requests, by request, if it copies any back from the host.
         decode_rows: number of requests when every request decodes one token, else None.
         resumed_at: when it last began to run.
         suspended_at: when it was last suspended, None while it runs.
@@ -38,6 +39,7 @@ class Step:
     protected: bool
     request_ids: dict[str, int]
     unwritten_blocks: frozenset[int] = frozenset()
+    restoring: dict[str, list[int]] = field(default_factory=dict)
     decode_rows: int | None = None
     resumed_at: float = 0.0
     suspended_at: float | None = None

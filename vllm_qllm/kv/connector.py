@@ -65,8 +65,9 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         self._blocks = kv_cache_config.num_blocks
         self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
         self._mover: Mover | None = None
-        # Of each step that has begun: its copies, and the blocks that it could not restore.
-        self._steps: list[tuple[Copies, set[int]]] = []
+        # Of each step that has begun: its copies, what they took, and the blocks that failed.
+        self._steps: list[tuple[Copies, CopyReport, set[int]]] = []
+        self._report = CopyReport()  # of the step that begins
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -120,13 +121,14 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         """Copy out the blocks that the step, which begins now, is going to use."""
         assert isinstance(kv_connector_metadata, Copies)
+        self._report = CopyReport()
         if self._mover:
-            self._mover.out(kv_connector_metadata.out)
+            self._mover.out(kv_connector_metadata.out, self._report)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Begin a step, on top of those that are suspended."""
         assert isinstance(connector_metadata, Copies)
-        self._steps.append((connector_metadata, set()))
+        self._steps.append((connector_metadata, self._report, set()))
         super().bind_connector_metadata(connector_metadata)
 
     def clear_connector_metadata(self) -> None:
@@ -141,17 +143,17 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
 
         vLLM calls this before the forward pass of a step that restores anything.
         """
-        copies, failed = self._steps[-1]
+        copies, report, failed = self._steps[-1]
         if self._mover:
-            failed |= self._mover.back(copies.back)
+            failed |= self._mover.back(copies.back, report)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks of the step that ends which could not be restored."""
-        return self._steps[-1][1]
+        return self._steps[-1][2]
 
     def build_connector_worker_meta(self) -> CopyReport | None:
-        """What was copied since the last step ended."""
-        return self._mover.report() if self._mover else None
+        """What the copies of the step that ends took, those of steps nested in it left out."""
+        return self._steps[-1][1] if self._mover else None
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """All layers are there before the first one runs."""

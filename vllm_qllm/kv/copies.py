@@ -38,7 +38,7 @@ class CopyReport(KVConnectorWorkerMetadata):
         back: blocks copied from the host.
         out_seconds: for all of ``out``; the slowest worker's.
         back_seconds: for all of ``back``; the slowest worker's.
-        errors: copies that failed.
+        errors: copies to the host that failed; vLLM has a place of its own for those from it.
     """
 
     out: int = 0

@@ -42,7 +42,7 @@ def block_views(caches: Iterable[torch.Tensor], blocks: int) -> list[torch.Tenso
 
 
 class Mover:
-    """Does what :class:`~vllm_qllm.kv.copies.Copies` asks for, and says what it took.
+    """Does what :class:`~vllm_qllm.kv.copies.Copies` asks for, and adds what it took to a report.
 
     Args:
         caches: the KV cache of each layer, by name.
@@ -64,33 +64,26 @@ class Mover:
             self._tier = MemoryTier(layers, slots)
         else:
             self._tier = FileTier(layers, slots, directory)
-        self._report = CopyReport()
 
-    def out(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def out(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
         """Copy (block, slot) pairs to the host; one that fails cannot be read back."""
         if pairs:
             began = time.monotonic()
             blocks, slots = zip(*pairs, strict=True)
-            self._report.errors += len(self._tier.write(blocks, slots))
-            self._report.out += len(pairs)
-            self._report.out_seconds += time.monotonic() - began
+            report.errors += len(self._tier.write(blocks, slots))
+            report.out += len(pairs)
+            report.out_seconds += time.monotonic() - began
 
-    def back(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
+    def back(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> set[int]:
         """Copy (slot, block) pairs from the host; returns the blocks that failed."""
         if not pairs:
             return set()
         began = time.monotonic()
         slots, blocks = zip(*pairs, strict=True)
         failed = self._tier.read(slots, blocks)
-        self._report.errors += len(failed)
-        self._report.back += len(pairs)
-        self._report.back_seconds += time.monotonic() - began
+        report.back += len(pairs)
+        report.back_seconds += time.monotonic() - began
         return set(failed)
-
-    def report(self) -> CopyReport:
-        """What was copied since the last report."""
-        report, self._report = self._report, CopyReport()
-        return report
 
     def close(self) -> None:
         """Give the host slots back."""

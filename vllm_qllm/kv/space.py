@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 from vllm.config import KVTransferConfig
 from vllm.logger import init_logger
+from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit, get_cgroup_memory_usage
 
 from vllm_qllm.config import ConfigError, PriorityConfig
 
@@ -17,20 +19,37 @@ logger = init_logger("vllm.qllm")
 
 
 def available_memory() -> int:
-    """Bytes of memory that this machine can still give, without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
+    """Bytes of memory that this machine or container can still give, without swapping."""
+    available = int(psutil.virtual_memory().available)
+    limit = get_cgroup_memory_limit()
+    if limit is None:
+        return available
+    return min(available, max(0, limit - (get_cgroup_memory_usage() or 0)))
 
 
-def refuse(config: PriorityConfig, workers: int) -> None:
-    """Raise ConfigError when the host has no room for what ``workers`` would spill."""
+def kv_cache_memory(vllm_config: Any) -> int:
+    """Bytes of host memory that KV blocks are going to take, which they do as they are used.
+
+    Left to itself, vLLM gives them a fraction of all memory, less what the model takes.
+    """
+    cache = vllm_config.cache_config
+    if cache.kv_cache_memory_bytes is not None:
+        return int(cache.kv_cache_memory_bytes) * int(vllm_config.parallel_config.world_size)
+    return int(psutil.virtual_memory().total * cache.gpu_memory_utilization)
+
+
+def refuse(config: PriorityConfig, workers: int, kv_cache_bytes: int) -> None:
+    """Raise ConfigError when the host has no room for what ``workers`` would spill.
+
+    Args:
+        workers: each of which spills its part of every block.
+        kv_cache_bytes: memory that is promised to the KV blocks of all of them.
+    """
     wanted = config.spill_bytes * workers
     of_workers = f" for each of {workers} workers" if workers > 1 else ""
     if config.spill_path is None:
-        room, place = available_memory(), "available memory"
+        room = max(0, available_memory() - kv_cache_bytes)
+        place = "memory that is available beside the KV blocks"
     else:
         directory = Path(config.spill_path)
         try:
@@ -43,12 +62,6 @@ def refuse(config: PriorityConfig, workers: int) -> None:
                 "allowed: a directory in which files can be made"
             ) from error
         place = f"free space in {config.spill_path}"
-        if workers > 1:
-            # What one worker fails to restore, the others would not hear of.
-            raise ConfigError(
-                f"priority config: spill_path is {config.spill_path!r} with {workers} workers; "
-                "allowed: null (memory) with more than one"
-            )
     if wanted > room:
         raise ConfigError(
             f"priority config: spill_bytes is {config.spill_bytes}{of_workers}; allowed: at most "
@@ -64,7 +77,6 @@ def configure(vllm_config: Any, config: PriorityConfig) -> None:
     """
     if not config.spill_bytes:
         return
-    refuse(config, vllm_config.parallel_config.world_size)
     reasons = []
     if (device := vllm_config.device_config.device_type) != "cpu":
         reasons.append(f"device {device!r}")
@@ -79,6 +91,7 @@ def configure(vllm_config: Any, config: PriorityConfig) -> None:
             ", ".join(reasons),
         )
         return
+    refuse(config, vllm_config.parallel_config.world_size, kv_cache_memory(vllm_config))
     vllm_config.kv_transfer_config = KVTransferConfig(
         kv_connector="SpillConnector",
         kv_connector_module_path="vllm_qllm.kv.connector",

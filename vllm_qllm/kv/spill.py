@@ -60,57 +60,76 @@ class Spill:
         context = self._contexts.get(request_id)
         return context.tokens if context else 0
 
-    def restore_seconds(self, request_id: str, tokens: int) -> float:
-        """What a request with ``tokens`` computed pays for losing its blocks, the cheaper way."""
-        context = self._contexts.get(request_id, Context())
-        blocks = cdiv(tokens, self._block_size)
-        copied = self.costs.restore(max(0, blocks - len(context.slots)), blocks)
-        return min(copied, self.costs.recompute(tokens))
-
-    # -- out ---------------------------------------------------------------------------------
-
-    def copy_ahead(self, request: Request, blocks: Sequence[int], limit: int) -> int:
-        """Copy up to ``limit`` full blocks of a running request; returns how many.
+    def restore_seconds(self, request: Request, shared: int = 0) -> float:
+        """What a request pays for losing its blocks, the cheaper way.
 
         Args:
             request: with the tokens of all its completed steps computed.
+            shared: how many of its first blocks others hold, too: they stay cached.
+        """
+        return min(self._ways(request, shared))
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def copy_ahead(
+        self, request: Request, blocks: Sequence[int], limit: int, shared: int = 0
+    ) -> int:
+        """Copy up to ``limit`` full blocks of a running request; returns how many.
+
+        Args:
+            request: as above.
             blocks: its KV blocks, in order.
             limit: of blocks.
+            shared: as above.
         """
         full = request.num_computed_tokens // self._block_size
-        if not self._pays(request, 0, full):
+        if not self._can_restore(request) or not self._pays(request, shared):
             return 0
         context = self._contexts.setdefault(request.request_id, Context())
         return self._extend(context, blocks, min(full, len(context.slots) + limit))
 
-    def preempt(self, request: Request, blocks: Sequence[int]) -> bool:
-        """Keep the tokens of a request that is about to lose ``blocks``, or none of them.
+    def preempt(self, request: Request, blocks: Sequence[int], shared: int = 0) -> int:
+        """Keep the first tokens of a request that is about to lose ``blocks``.
 
         Returns:
-            Whether some of its tokens can be restored.
+            How many of them can be restored: 0 if that does not pay, and fewer than it has
+            computed when there is too little room.
         """
         computed = request.num_computed_tokens
-        context = self._contexts.setdefault(request.request_id, Context())
-        needed = cdiv(computed, self._block_size)
-        out = max(0, needed - len(context.slots))
-        if not self._pays(request, out, needed):
-            self.costs.fade()
+        possible = self._can_restore(request)
+        if not possible or not self._pays(request, shared):
+            if possible:
+                self.costs.fade()
             self.forget(request.request_id)
-            return False
-        self._make_room(out, request.request_id)
-        self._extend(context, blocks, needed)
+            return 0
+        context = self._contexts.setdefault(request.request_id, Context())
+        self._make_room(self._missing(request), request.request_id)
+        self._extend(context, blocks, cdiv(computed, self._block_size))
         context.tokens = min(computed, len(context.slots) * self._block_size)
         if not context.tokens:
             self.forget(request.request_id)
-        return context.tokens > 0
+        return context.tokens
 
-    def _pays(self, request: Request, out: int, back: int) -> bool:
-        """Whether copying these blocks is faster than computing the request's tokens again."""
+    def _can_restore(self, request: Request) -> bool:
         # Prompt log-probabilities are computed with the prompt, which has to be computed again.
-        if not request.num_computed_tokens or request.skip_reading_prefix_cache:
-            return False
-        again = self.costs.recompute(request.num_computed_tokens)
-        return self.costs.restore(out, back) < again
+        return bool(request.num_computed_tokens) and not request.skip_reading_prefix_cache
+
+    def _missing(self, request: Request) -> int:
+        """Blocks of a request that are not on the host."""
+        context = self._contexts.get(request.request_id, Context())
+        return max(0, cdiv(request.num_computed_tokens, self._block_size) - len(context.slots))
+
+    def _pays(self, request: Request, shared: int) -> bool:
+        """Whether copying is faster than computing again, should the request lose its blocks."""
+        copying, computing = self._ways(request, shared)
+        return copying < computing
+
+    def _ways(self, request: Request, shared: int) -> tuple[float, float]:
+        """Seconds to copy what is not ``shared`` out and back, and to compute it again."""
+        tokens = request.num_computed_tokens
+        back = max(0, cdiv(tokens, self._block_size) - shared)
+        again = max(0, tokens - shared * self._block_size)
+        return self.costs.restore(self._missing(request), back), self.costs.recompute(again)
 
     def _extend(self, context: Context, blocks: Sequence[int], end: int) -> int:
         before = len(context.slots)

@@ -8,7 +8,7 @@ the most urgent class. All durations are seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vllm_qllm.config import PriorityConfig
 
@@ -81,6 +81,25 @@ class EngineView:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnView:
+    """A request that has ended, which may be one turn of several.
+
+    Attributes:
+        rank: its class.
+        program: whether it names the program that it belongs to.
+        prompt_tokens: of it.
+        output_tokens: that it got.
+        ttl: for how long the configuration keeps its KV.
+    """
+
+    rank: int
+    program: bool
+    prompt_tokens: int
+    output_tokens: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run a step led by class ``rank``.
 
@@ -126,5 +145,17 @@ class Policy(Protocol):
         Called only when some class has work or a step is suspended. ``Resume`` is valid only
         when a step is suspended, and ``Run`` must then name a strictly smaller rank than that of
         the innermost one; an invalid answer stops the engine with an error that names the policy.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsTurns(Protocol):
+    """A policy that has this method, too, says for how long a next turn is expected."""
+
+    def keep_turn(self, turn: TurnView) -> float:
+        """Seconds for which the KV of a turn that has ended is kept for the next one; 0: not.
+
+        Only the KV of full blocks is, and it is the first to go when more urgent work needs room.
         """
         ...
