@@ -207,6 +207,7 @@ def test_outcomes_are_those_of_vllm() -> None:
     assert set(FINISH_REASON_STRINGS) == set(OUTCOMES)
 
 
+@pytest.mark.alone
 def test_a_call_costs_microseconds(scrape: Scrape) -> None:
     recorder = scrape.engine()
     best = float("inf")

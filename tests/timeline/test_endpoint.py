@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("timeline", [False, 2048])
 def test_only_when_it_is_asked_for(timeline: int) -> None:
+    assert endpoints() == []  # no policy
     location.prepare(PriorityConfig(timeline=timeline))
     found = endpoints()
-    assert len(found) == (1 if timeline else 0)
+    names = ["qllm_status", "qllm_timeline"] if timeline else ["qllm_status"]
+    assert [plugin.name for plugin in found] == names
     assert all(isinstance(plugin, EndpointPlugin) for plugin in found)
 
 
@@ -38,10 +41,10 @@ def test_vllm_finds_it() -> None:
     from vllm_qllm.plugin import register
 
     register()
-    location.prepare(PriorityConfig(timeline=2048))
-    assert [p.name for p in vllm.plugins.load_endpoint_plugins(("generate",))] == ["qllm_timeline"]
-    location.prepare(PriorityConfig())
     assert vllm.plugins.load_endpoint_plugins(("generate",)) == []
+    location.prepare(PriorityConfig(timeline=2048))
+    found = [p.name for p in vllm.plugins.load_endpoint_plugins(("generate",))]
+    assert found == ["qllm_status", "qllm_timeline"]
 
 
 @pytest.fixture
@@ -89,6 +92,29 @@ def test_events_of_each_engine(client: TestClient, tmp_path: Path) -> None:
             "running": 2,
             "suspended": 3,
         }
+
+
+def test_only_what_is_new(client: TestClient, tmp_path: Path) -> None:
+    log = open_log(PriorityConfig(timeline=1024), tmp_path / "timeline.0")
+    assert log is not None
+    now = time.monotonic()
+
+    def ask(after: int) -> tuple[list[int], bool]:
+        (engine,) = client.get(PATH, params={"seconds": 600, "after": after}).json()["engines"]
+        return [event["number"] for event in engine["events"]], engine["complete"]
+
+    assert ask(0) == ([], True)
+    for n in range(10):
+        log.queue(1, n + 1, 2, 3, now)
+    assert ask(0) == (list(range(1, 11)), True)
+    assert ask(7) == ([8, 9, 10], True)
+    assert ask(10) == ([], True) and ask(99) == ([], True)
+    for n in range(2000):
+        log.queue(1, n, 2, 3, now)
+    numbers, complete = ask(10)
+    assert numbers[0] > 11 and not complete, "some are gone"
+    assert ask(2005) == ([2006, 2007, 2008, 2009, 2010], True)
+    assert client.get(PATH, params={"after": -1}).status_code == 422
 
 
 def test_off_nothing_is_opened() -> None:

@@ -45,6 +45,17 @@ def test_the_oldest_are_overwritten(path: Path, count: int) -> None:
     assert all(r.number == r.time == r.values[0] for r in records(found.rows))
 
 
+@pytest.mark.parametrize("count", [0, 1, CAPACITY - 1, CAPACITY, CAPACITY + 1, 5 * CAPACITY + 3])
+@pytest.mark.parametrize("after", [0, 1, CAPACITY - 2, CAPACITY, 5 * CAPACITY, 5 * CAPACITY + 9])
+def test_only_what_is_new(path: Path, count: int, after: int) -> None:
+    ring = Ring(path, CAPACITY, {})
+    for time in range(1, count + 1):
+        ring.append(time, events.QUEUE, 0, 0, (time, 0, 0))
+    expected = [r for r in records(read(path).rows) if r.number > after]
+    assert records(read(path, after).rows) == expected
+    assert read(path, after).written == count
+
+
 def test_a_long_name_is_cut(path: Path) -> None:
     ring = Ring(path, CAPACITY, {})
     ring.append(1, events.REQUEST_ARRIVED, 0, 1, (1, 1), b"x" * 500)

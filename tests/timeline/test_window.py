@@ -60,6 +60,13 @@ def test_each_queue_has_the_state_it_was_in() -> None:
     assert numbers(since(rows, 5)) == [2, 3, 4]
 
 
+def test_what_holds_of_a_class_is_told_by_kind() -> None:
+    rows = records(
+        (1, events.KV, 0, 0), (2, events.KV, 0, 0), (3, events.QUEUE, 0, 0), (6, events.KV, 0, 0)
+    )
+    assert numbers(since(rows, 5)) == [2, 3, 4]
+
+
 def test_an_arrival_noted_late_is_in_its_place() -> None:
     rows = records((7, events.QUEUE, 0, 0), (4, events.REQUEST_ARRIVED, 0, 9))
     assert numbers(since(rows, 5)) == [1, 2]

@@ -9,14 +9,18 @@ from vllm_qllm.metrics import location
 
 
 def endpoints() -> list[Any]:
-    """Those that the priority configuration of this process asks for; none without a policy.
+    """Those of a server whose priority configuration is that of this process; none without one.
 
     Returns:
         Objects with the methods of ``vllm.plugins.endpoint_plugins.interface.EndpointPlugin``.
     """
     prepared = location.prepared()
-    if prepared is None or not prepared.timeline:
+    if prepared is None:
         return []
+    from vllm_qllm.status.endpoint import StatusEndpoint
     from vllm_qllm.timeline.endpoint import TimelineEndpoint
 
-    return [TimelineEndpoint(prepared.prefix)]
+    found: list[Any] = [StatusEndpoint(prepared.prefix)]
+    if prepared.timeline:
+        found.append(TimelineEndpoint(prepared.prefix))
+    return found

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from operator import add
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from vllm_qllm.metrics import location
-from vllm_qllm.metrics.layout import Layout
 from vllm_qllm.metrics.names import Metric
-from vllm_qllm.metrics.store import LayoutMismatch, read
+from vllm_qllm.metrics.stores import Stores
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -24,8 +20,6 @@ _FAMILIES = {
     "counter": CounterMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-
-logger = logging.getLogger("vllm.qllm")
 
 
 class PriorityCollector(Collector):
@@ -37,9 +31,8 @@ class PriorityCollector(Collector):
     """
 
     def __init__(self, classes: Sequence[str], prefix: str) -> None:
-        self._layout = Layout(classes)
-        self._prefix = prefix
-        self._complained = False
+        self._stores = Stores(classes, prefix)
+        self._layout = self._stores.layout
 
     def describe(self) -> Iterator[Family]:
         """The families without samples: registering must not depend on an engine that runs."""
@@ -47,7 +40,7 @@ class PriorityCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """The families as they are now; without samples while no engine has begun to record."""
-        slots = self._read()
+        slots = self._stores.read()
         for metric in self._layout.metrics:
             family = self._family(metric)
             if slots is not None:
@@ -69,19 +62,3 @@ class PriorityCollector(Collector):
             family.add_metric(values, list(zip(bounds, counts, strict=True)), sum_value=slots[-1])
         else:
             family.add_metric(values, slots[0])
-
-    def _read(self) -> list[float] | None:
-        total: list[float] | None = None
-        for path in location.stores(self._prefix):
-            try:
-                slots = read(self._layout, path)
-            except LayoutMismatch as error:
-                # The server's other metrics must stay readable.
-                if not self._complained:
-                    logger.error("Left out of /metrics: %s", error)
-                self._complained = True
-                continue
-            if slots is None:
-                continue
-            total = slots if total is None else list(map(add, total, slots))
-        return total

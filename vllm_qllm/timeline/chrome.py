@@ -13,6 +13,9 @@ from typing import Any
 
 from vllm_qllm.timeline.spans import Span, request_spans, step_spans
 
+# What is told of a request that loses its KV blocks, and that comes back.
+TOKENS = ("computed", "spilled", "saved", "again")
+
 Event = Mapping[str, Any]
 TraceEvent = dict[str, Any]
 
@@ -95,33 +98,40 @@ class _Engine:
     def _queue_tracks(self) -> Iterator[TraceEvent]:
         for event in self._events:
             if event["kind"] == "queue":
-                yield {
-                    "ph": "C",
-                    "name": event["class"],
-                    "pid": self._queues,
-                    "ts": self._us(event["time"]),
-                    "args": {k: event[k] for k in ("waiting", "running", "suspended")},
-                }
+                yield self._counter(event, "", ("waiting", "running", "suspended"))
+            elif event["kind"] == "kv":
+                yield self._counter(event, ": KV on the device", ("parked_blocks",))
+                yield self._counter(event, ": KV on the host", ("spilled_bytes",))
+
+    def _counter(self, event: Event, of: str, values: tuple[str, ...]) -> TraceEvent:
+        return {
+            "ph": "C",
+            "name": event["class"] + of,
+            "pid": self._queues,
+            "ts": self._us(event["time"]),
+            "args": {value: event[value] for value in values},
+        }
 
     def _request_tracks(self) -> Iterator[TraceEvent]:
         for rank, cls in enumerate(self._engine["classes"]):
             group = self._requests + rank
             free_at: list[float] = []  # of each row
             of_class = [e for e in self._events if e["class"] == cls]
-            for spans, preempted in request_spans(of_class, self._end):
+            for spans, moments in request_spans(of_class, self._end):
                 whole = spans[0]
                 row = next((r for r, t in enumerate(free_at) if t <= whole.start), len(free_at))
                 free_at[row : row + 1] = [whole.end]
                 for span in spans:
                     yield self._slice(group, row, span)
-                for time in preempted:
+                for moment in moments:
                     yield {
                         "ph": "i",
                         "s": "t",
-                        "name": "preempted",
+                        "name": moment["kind"].removeprefix("request_"),
                         "pid": group,
                         "tid": row,
-                        "ts": self._us(time),
+                        "ts": self._us(moment["time"]),
+                        "args": {k: moment[k] for k in TOKENS if k in moment},
                     }
             for row in range(len(free_at)):
                 yield self._track(group, row, f"{cls} {row + 1}")

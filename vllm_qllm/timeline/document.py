@@ -15,12 +15,13 @@ from vllm_qllm.timeline.ring import Record, read, records
 FORMAT, VERSION = "vllm-qllm timeline", 1
 
 
-def document(prefix: str, seconds: float) -> dict[str, Any]:
+def document(prefix: str, seconds: float, after: int = 0) -> dict[str, Any]:
     """What the engines of this server did in the last ``seconds``.
 
     Args:
         prefix: of the server's files (see :mod:`vllm_qllm.metrics.location`).
         seconds: of the past; what was still going on at their beginning is there from its start.
+        after: leaves out events up to this number, which the caller has.
 
     Returns:
         As ``docs/timeline.md`` says.
@@ -28,14 +29,17 @@ def document(prefix: str, seconds: float) -> dict[str, Any]:
     Raises:
         NoRing: a file is not a ring of this version.
     """
-    engines = [engine(path, seconds, index=int(path.suffix[1:])) for path in location.rings(prefix)]
+    engines = [
+        engine(path, seconds, index=int(path.suffix[1:]), after=after)
+        for path in location.rings(prefix)
+    ]
     return {"format": FORMAT, "version": VERSION, "seconds": seconds, "engines": engines}
 
 
-def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
+def engine(path: Path, seconds: float, index: int = 0, after: int = 0) -> dict[str, Any]:
     """One engine's part of the document."""
     now = time.monotonic_ns()
-    found = read(path)
+    found = read(path, after)
     classes = tuple(found.description["classes"])
     start = now - int(seconds * 1e9)
     kept = window.since(found.rows, start)
@@ -47,7 +51,8 @@ def engine(path: Path, seconds: float, index: int = 0) -> dict[str, Any]:
         "start": start / 1e9,
         "now": now / 1e9,
         "recorded": found.written,
-        "complete": len(times) == found.written or bool(np.min(times) <= start),
+        "complete": len(times) == max(0, found.written - after)
+        or bool(len(times) and np.min(times) <= start),
         "events": [event(record, classes) for record in records(kept)],
     }
 

@@ -14,6 +14,12 @@ from vllm_qllm.timeline.ring import NoRing
 PATH = "/qllm/timeline"
 MAX_SECONDS = 3600.0
 
+# vLLM answers what cannot be used with 400, where FastAPI would with 422.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A value that cannot be used"},
+    503: {"description": "The timeline cannot be read"},
+}
+
 Seconds = Annotated[
     float,
     Query(
@@ -21,6 +27,14 @@ Seconds = Annotated[
         le=MAX_SECONDS,
         allow_inf_nan=False,
         description="How much of the past; what was going on at its beginning is there whole.",
+    ),
+]
+After = Annotated[
+    int,
+    Query(
+        ge=0,
+        lt=2**63,
+        description="Leave out events up to this number, which the caller has.",
     ),
 ]
 
@@ -42,10 +56,10 @@ class TimelineEndpoint:
         """Add the route."""
 
         # Not a coroutine: FastAPI then runs it on a thread of its own, and requests go on.
-        @app.get(PATH, summary="What the engines did in the last seconds")
-        def timeline(seconds: Seconds = 10.0) -> dict[str, Any]:
+        @app.get(PATH, summary="What the engines did in the last seconds", responses=ERRORS)
+        def timeline(seconds: Seconds = 10.0, after: After = 0) -> dict[str, Any]:
             try:
-                return document(self._prefix, seconds)
+                return document(self._prefix, seconds, after)
             except NoRing as error:
                 raise HTTPException(503, f"the timeline cannot be read: {error}") from error
 

@@ -52,16 +52,22 @@ class Kind:
         about: ``step`` or ``request``, whose number the event carries; "" for neither.
         values: its numbers, at most MAX_VALUES.
         ends: whether nothing about its step or request follows.
+        state: whether it holds for its class until the next of its kind.
     """
 
     name: str
     about: str
     values: tuple[Value, ...]
     ends: bool = False
+    state: bool = False
 
 
 def _kind(name: str, about: str, *values: str | Value, ends: bool = False) -> Kind:
     return Kind(name, about, tuple(v if isinstance(v, Value) else Value(v) for v in values), ends)
+
+
+def _state(name: str, *values: str) -> Kind:
+    return Kind(name, "", tuple(map(Value, values)), state=True)
 
 
 STEP_STARTED = _kind("step_started", "step", "depth", "lane", "tokens", "requests", "decode_rows")
@@ -75,15 +81,20 @@ STEP_SUSPENDED = _kind(
     Value("by", "class"),
 )
 STEP_RESUMED = _kind("step_resumed", "step", "depth")
+STEP_COPIED = _kind(
+    "step_copied", "step", "depth", "out", "back", "failed", Value("copying", "seconds")
+)
 STEP_FINISHED = _kind("step_finished", "step", "depth", ends=True)
 REQUEST_ARRIVED = _kind("request_arrived", "request", "prompt_tokens", "max_tokens")
 REQUEST_STARTED = _kind("request_started", "request", "step", Value("response", "seconds"))
 REQUEST_FIRST_TOKEN = _kind("request_first_token", "request")
-REQUEST_PREEMPTED = _kind("request_preempted", "request")
+REQUEST_PREEMPTED = _kind("request_preempted", "request", "computed", "spilled")
+REQUEST_RESUMED = _kind("request_resumed", "request", "saved", "again")
 REQUEST_FINISHED = _kind(
     "request_finished", "request", "tokens", Value("outcome", "outcome"), ends=True
 )
-QUEUE = _kind("queue", "", "waiting", "running", "suspended")
+QUEUE = _state("queue", "waiting", "running", "suspended")
+KV = _state("kv", "parked_requests", "parked_blocks", "spilled_bytes")
 
 # The order is that of the codes in a ring.
 KINDS = (
@@ -97,5 +108,8 @@ KINDS = (
     REQUEST_PREEMPTED,
     REQUEST_FINISHED,
     QUEUE,
+    STEP_COPIED,
+    REQUEST_RESUMED,
+    KV,
 )
 CODES = {kind.name: code for code, kind in enumerate(KINDS)}

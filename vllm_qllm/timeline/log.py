@@ -17,6 +17,7 @@ from vllm_qllm.timeline.ring import Ring
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.step import Step
+    from vllm_qllm.kv.copies import CopyReport
 
 logger = logging.getLogger("vllm.qllm")
 
@@ -56,7 +57,11 @@ class TimelineLog:
 
     def __init__(self, ring: Ring, classes: int) -> None:
         self._ring = ring
-        self._queues = [(0, 0, 0)] * classes
+        self._states: dict[tuple[str, int], tuple[int, ...]] = {
+            (kind.name, rank): (0,) * len(kind.values)
+            for kind in (events.QUEUE, events.KV)
+            for rank in range(classes)
+        }
         self._serials = itertools.count(1)
 
     def step_started(self, step: Step, depth: int, now: float) -> None:
@@ -76,6 +81,14 @@ class TimelineLog:
     def step_resumed(self, step: Step, depth: int, now: float) -> None:
         """``step`` goes on."""
         self._ring.append(_ns(now), events.STEP_RESUMED, step.rank, step.number, (depth,))
+
+    def step_copied(
+        self, step: Step, depth: int, report: CopyReport, failed: int, now: float
+    ) -> None:
+        """``step`` copied KV blocks to the host and back, of which ``failed`` did not succeed."""
+        seconds = report.out_seconds + report.back_seconds
+        values = (depth, report.out, report.back, failed, _ns(seconds))
+        self._ring.append(_ns(now), events.STEP_COPIED, step.rank, step.number, values)
 
     def step_finished(self, step: Step, depth: int, now: float) -> None:
         """The results of ``step`` have been applied."""
@@ -102,9 +115,23 @@ class TimelineLog:
         """A request got its first token."""
         self._ring.append(_ns(now), events.REQUEST_FIRST_TOKEN, rank, serial)
 
-    def request_preempted(self, rank: int, serial: int, now: float) -> None:
-        """A request lost its KV blocks and waits again."""
-        self._ring.append(_ns(now), events.REQUEST_PREEMPTED, rank, serial)
+    def request_preempted(
+        self, rank: int, serial: int, computed: int, spilled: int, now: float
+    ) -> None:
+        """A request lost its KV blocks and waits again.
+
+        Of the tokens that it had ``computed`` the first ``spilled`` are on the host.
+        """
+        values = (computed, spilled)
+        self._ring.append(_ns(now), events.REQUEST_PREEMPTED, rank, serial, values)
+
+    def request_resumed(self, rank: int, serial: int, saved: int, again: int, now: float) -> None:
+        """The step in which a preempted request came back is done.
+
+        Of the tokens that it had computed ``saved`` were restored or cached; the others it
+        computes ``again``.
+        """
+        self._ring.append(_ns(now), events.REQUEST_RESUMED, rank, serial, (saved, again))
 
     def request_finished(
         self, rank: int, serial: int, tokens: int, outcome: str, now: float
@@ -115,10 +142,20 @@ class TimelineLog:
 
     def queue(self, rank: int, waiting: int, running: int, suspended: int, now: float) -> None:
         """So many requests of a class are in each state; recorded when that has changed."""
-        state = (waiting, running, suspended)
-        if self._queues[rank] != state:
-            self._queues[rank] = state
-            self._ring.append(_ns(now), events.QUEUE, rank, 0, state)
+        self._state(events.QUEUE, rank, (waiting, running, suspended), now)
+
+    def kv(self, rank: int, parked: int, blocks: int, spilled: int, now: float) -> None:
+        """``parked`` requests of a class hold ``blocks``, and the host ``spilled`` bytes of it.
+
+        Recorded when that has changed.
+        """
+        self._state(events.KV, rank, (parked, blocks, spilled), now)
+
+    def _state(self, kind: events.Kind, rank: int, state: tuple[int, ...], now: float) -> None:
+        key = kind.name, rank
+        if self._states[key] != state:
+            self._states[key] = state
+            self._ring.append(_ns(now), kind, rank, 0, state)
 
     def close(self) -> None:
         """Let go of the file; nothing can be recorded afterwards."""

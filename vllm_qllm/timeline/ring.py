@@ -133,8 +133,12 @@ class Ring:
         self._map.close()
 
 
-def read(path: str | Path) -> Contents:
+def read(path: str | Path, after: int = 0) -> Contents:
     """What is left in a ring, without what the writer overwrote meanwhile.
+
+    Args:
+        path: of the file.
+        after: only records with a larger number; no others are looked at.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -152,7 +156,12 @@ def read(path: str | Path) -> Contents:
         if magic != MAGIC or len(mapped) != start + capacity * RECORD.size:
             raise NoRing(f"{path} is no timeline of this version")
         description = json.loads(mapped[HEADER.size : HEADER.size + length])
-        copy = mapped[start:]
+        # Record n is in slot n - 1, modulo the capacity: what is wanted wraps around once.
+        number = min(written, max(after, written - capacity))
+        slots = start + number % capacity * RECORD.size
+        size = (written - number) * RECORD.size
+        copy = mapped[slots : slots + size]
+        copy += mapped[start : start + size - len(copy)]
         (later,) = _WRITTEN.unpack_from(mapped, _WRITTEN_AT)
     rows: Rows = np.frombuffer(copy, ROW)
     # Number `later + 1` may be in the middle of being written, over `later + 1 - capacity`.

@@ -16,7 +16,7 @@ class Span:
 
     Attributes:
         name: for a person.
-        category: ``step``, ``suspended`` or ``request``.
+        category: ``step``, ``copies``, ``suspended`` or ``request``.
         start: when it began; the first event of its step or request that is known.
         end: when it ended; the end of the document while it has not.
         args: what else is known of it.
@@ -42,7 +42,7 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def step_spans(events: Sequence[Event], end: float) -> Iterator[tuple[int, Span]]:
-    """Each step with its depth, followed by each of its suspensions.
+    """Each step with its depth, followed by its copies of KV and each of its suspensions.
 
     Args:
         events: of one engine, in order of time.
@@ -60,6 +60,11 @@ def step_spans(events: Sequence[Event], end: float) -> Iterator[tuple[int, Span]
                 name = f"suspended by {event['by']}"
                 span = Span(name, "suspended", event["time"], until, _details(event))
                 yield event["depth"], span
+            elif event["kind"] == "step_copied" and first["kind"] == "step_started":
+                # Told when the step is done, but nothing of it runs before its copies.
+                until = min(first["time"] + event["copying"], event["time"])
+                span = Span("copies of KV", "copies", first["time"], until, _details(event))
+                yield event["depth"], span
 
 
 def _step_name(first: Event) -> str:
@@ -69,8 +74,8 @@ def _step_name(first: Event) -> str:
     return f"{first['class']} {what}"
 
 
-def request_spans(events: Sequence[Event], end: float) -> Iterator[tuple[list[Span], list[float]]]:
-    """Each request: the whole of it, then its phases; and when it was preempted.
+def request_spans(events: Sequence[Event], end: float) -> Iterator[tuple[list[Span], list[Event]]]:
+    """Each request: the whole of it, then its phases; and when it was preempted and came back.
 
     Args:
         events: of one class of one engine, in order of time.
@@ -92,4 +97,4 @@ def request_spans(events: Sequence[Event], end: float) -> Iterator[tuple[list[Sp
             if mark in times:
                 later = [times[m] for m in marks[marks.index(mark) + 1 :] if m in times]
                 spans.append(Span(phase, "request", times[mark], min([*later, stop])))
-        yield spans, [e["time"] for e in own if e["kind"] == "request_preempted"]
+        yield spans, [e for e in own if e["kind"] in ("request_preempted", "request_resumed")]

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Percentiles from a histogram, as Prometheus's ``histogram_quantile`` estimates them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percentile(bounds: Sequence[float], counts: Sequence[float], percent: float) -> float | None:
+    """The value that ``percent`` of all values do not exceed; None when there are none.
+
+    Values are taken to be spread evenly over their bucket. Of those above the last bound nothing
+    is known: the answer is then the last bound.
+
+    Args:
+        bounds: upper bounds of the buckets, ascending.
+        counts: values in each bucket (not cumulative), and in the one above the last bound.
+        percent: above 0, at most 100.
+    """
+    rank = sum(counts) * percent / 100
+    below, lower = 0.0, 0.0
+    for upper, count in zip(bounds, counts, strict=False):
+        if count and below + count >= rank:
+            return lower + (upper - lower) * (rank - below) / count
+        below, lower = below + count, upper
+    return bounds[-1] if sum(counts) else None
