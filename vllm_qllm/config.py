@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vllm_qllm.metrics.names import BUDGET
+from vllm_qllm.metrics.names import BUDGET, SECONDS
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_CLASSES = 8
@@ -24,6 +24,8 @@ CHECKPOINTS = ("expert", "layer", "none")
 # 128 bytes each. What true stands for is about a minute of a busy GPU, and more of a CPU.
 MIN_EVENTS, TIMELINE_EVENTS, MAX_EVENTS = 1024, 2**16, 2**20
 ORDERS = ("arrival", "program")
+# A share of first tokens within a time is exact only at a bound of their histogram.
+SLO_TTFT_MS = tuple(1000 * bound for bound in SECONDS)
 SERVICE_TIERS = ("priority", "scale", "auto", "default", "flex")
 
 
@@ -84,12 +86,17 @@ class PriorityClass:
             is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
         slice_ms: how long it then runs before it may be suspended again. Milliseconds; at least
             one checkpoint is always passed.
+        slo_ttft_ms: objective for the time to first token, which the status page compares with
+            what was; one of SLO_TTFT_MS; None for no objective. Milliseconds.
+        slo_share: share of the requests that are to keep it.
     """
 
     name: str
     max_priority: int | None = None
     max_wait_ms: float = 2000.0
     slice_ms: float = 100.0
+    slo_ttft_ms: float | None = None
+    slo_share: float = 0.99
 
     def __post_init__(self) -> None:
         _check(
@@ -121,6 +128,20 @@ class PriorityClass:
             self.slice_ms,
             "a number of milliseconds above 0, at most 60000",
         )
+        _check(
+            self.slo_ttft_ms is None
+            or (_is_number(self.slo_ttft_ms) and self.slo_ttft_ms in SLO_TTFT_MS),
+            f"{where}.slo_ttft_ms",
+            self.slo_ttft_ms,
+            "null, or a bound of the histogram of first tokens: "
+            f"{', '.join(f'{bound:g}' for bound in SLO_TTFT_MS)}",
+        )
+        _check(
+            _is_number(self.slo_share) and 0 < self.slo_share < 1,
+            f"{where}.slo_share",
+            self.slo_share,
+            "a fraction above 0 and below 1",
+        )
 
 
 DEFAULT_CLASSES = (
@@ -138,6 +159,9 @@ class PriorityConfig:
         classes: most urgent first.
         checkpoints: where a step can be suspended: among the experts of a layer, too (``expert``),
             before every ``layer``, or ``none``.
+        run_ahead: checkpoints by which the host may be ahead of a GPU in a step that can be
+            suspended; what lies between is what an urgent request may have to wait for. A layer
+            has three with ``expert`` and one with ``layer``.
         reserved_kv: fraction of the KV blocks that only the most urgent class may use.
         ride_slowdown: a decode step of urgent requests takes decodes of less urgent ones along
             while that is expected to make it at most this many times slower; 1 means never.
@@ -162,6 +186,7 @@ class PriorityConfig:
     policy: str = "strict"
     classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
     checkpoints: str = "expert"
+    run_ahead: int = 2
     reserved_kv: float = 0.02
     ride_slowdown: float = 1.25
     max_preemptions: int = 8
@@ -189,6 +214,12 @@ class PriorityConfig:
         self._check_classes()
         _check(
             self.checkpoints in CHECKPOINTS, "checkpoints", self.checkpoints, ", ".join(CHECKPOINTS)
+        )
+        _check(
+            _is_int(self.run_ahead) and 1 <= self.run_ahead <= 1000,
+            "run_ahead",
+            self.run_ahead,
+            "an integer from 1 to 1000",
         )
         _check(
             _is_number(self.reserved_kv) and 0 <= self.reserved_kv <= 0.5,

@@ -167,3 +167,24 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
     now[0] = 6.0
     assert file.current() == first
     assert outcomes == ["loaded", "refused", "refused", "loaded"]
+
+
+def test_a_volume_of_kubernetes_that_changes_is_noticed(tmp_path: Path) -> None:
+    """The file is a link to ..data/tenants.json, and ..data one to the latest directory."""
+    path, now = tmp_path / "tenants.json", [0.0]
+
+    def project(version: int, data: Any) -> None:
+        directory, draft = tmp_path / f"..{version}", tmp_path / "..data_tmp"
+        directory.mkdir()
+        (directory / "tenants.json").write_text(json.dumps(data))
+        os.utime(directory / "tenants.json", (0, 0))
+        draft.symlink_to(directory.name)
+        os.replace(draft, tmp_path / "..data")
+
+    project(1, tenant())
+    path.symlink_to("..data/tenants.json")
+    file = RosterFile(path, lambda: Roster.load(path, CONFIG), lambda _: None, lambda: now[0])
+    assert not file.current().tenants["a"].operator
+    project(2, tenant(operator=True))
+    now[0] = 1.0
+    assert file.current().tenants["a"].operator

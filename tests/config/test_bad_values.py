@@ -29,6 +29,10 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("tile", "", None, 1, ["layer"])),
     *(
+        ("run_ahead", {"run_ahead": v}, v, "1000")
+        for v in ("2", None, True, 1.0, NAN, 0, -1, 1001)
+    ),
+    *(
         ("reserved_kv", {"reserved_kv": v}, v, "0.5")
         for v in ("0.1", None, True, NAN, INF, -0.01, 0.51, [0.1])
     ),
@@ -63,6 +67,14 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     *(
         ("classes[a].slice_ms", classes(slice_ms=v), v, "60000")
         for v in ("1", None, True, NAN, INF, 0, -1, 60_001)
+    ),
+    *(
+        ("classes[a].slo_ttft_ms", classes(slo_ttft_ms=v), v, "250, 375, 500")
+        for v in ("500", True, NAN, INF, 0, -1, 501, [500])
+    ),
+    *(
+        ("classes[a].slo_share", classes(slo_share=v), v, "below 1")
+        for v in ("0.9", None, True, NAN, INF, 0, 1, 99)
     ),
     *(("classes", {"classes": v}, v, "list") for v in (None, 3, "a", {"name": "a"}, True)),
     *(("classes[]", {"classes": [v]}, v, "object") for v in (None, 3, "a", ["a"], True)),

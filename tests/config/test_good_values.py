@@ -31,6 +31,8 @@ def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
         optional={
             "max_wait_ms": st.floats(0.01, 3_600_000) | st.integers(1, 3_600_000),
             "slice_ms": st.floats(0.01, 60_000) | st.integers(1, 60_000),
+            "slo_ttft_ms": st.none() | st.sampled_from([2.5, 175, 500, 320_000]),
+            "slo_share": st.floats(0.001, 0.999),
         },
     )
     return [
@@ -46,6 +48,7 @@ configs = st.fixed_dictionaries(
         "policy": st.sampled_from(["step", "strict", "my.module:Policy", "_m:_P2"]),
         "classes": class_lists(),
         "checkpoints": st.sampled_from(["expert", "layer", "none"]),
+        "run_ahead": st.integers(1, 1000),
         "reserved_kv": st.floats(0, 0.5),
         "ride_slowdown": st.floats(1, 100) | st.integers(1, 100),
         "max_preemptions": st.integers(0, 1000),

@@ -19,6 +19,8 @@ import pytest
         "vllm_qllm.access.roster",
         "vllm_qllm.keys",
         "vllm_qllm.batch.__main__",
+        "vllm_qllm.ray.server",
+        "vllm_qllm.ray.urgency",
     ],
 )
 def test_imports_neither_vllm_nor_torch(module: str) -> None:

@@ -20,7 +20,8 @@ class Door(Enum):
 
 
 _LISTED = {
-    Door.OPEN: "/health /ping /metrics /version /load /docs /redoc /openapi.json",
+    # The status page itself holds nothing; what it shows it has to ask for.
+    Door.OPEN: "/health /ping /metrics /version /load /docs /redoc /openapi.json /qllm /qllm/",
     Door.TENANT: "/v1/models /tokenize /detokenize /v1/messages/count_tokens",
     Door.CLASS: "/v1/chat/completions /v1/chat/completions/batch /v1/completions /v1/responses "
     "/v1/messages /cohere/v2/chat /inference/v1/generate /invocations",

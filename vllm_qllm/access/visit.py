@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.grant import grant
 from vllm_qllm.access.limiter import Claim
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.roster import Roster
-from vllm_qllm.access.tenant import Limits, Tenant
+from vllm_qllm.access.tenant import Tenant
 
 # Where a request's ASGI scope holds its visit.
 SCOPE_KEY = "vllm_qllm.visit"
@@ -59,7 +60,7 @@ class Visit:
         """
         if self._priority is not None:
             return self._priority
-        granted = self._granted(asked, may_lower and self._tenant.above == "lower")
+        granted = grant(self._gate.config, self._tenant, asked, may_lower=may_lower)
         if not isinstance(granted, Refusal):
             cls = self._class_of(granted)
             claim = self._gate.limiter.admit(
@@ -91,37 +92,6 @@ class Visit:
     def _class_of(self, priority: int) -> str:
         config = self._gate.config
         return config.classes[config.rank(priority)].name
-
-    def _granted(self, asked: int | None, may_lower: bool) -> int | Refusal:
-        config, tenant = self._gate.config, self._tenant
-        allowed = [rank for rank, c in enumerate(config.classes) if c.name in tenant.classes]
-        priority = self._default(allowed) if asked is None else asked
-        rank = config.rank(priority)
-        cls = config.classes[rank].name
-        if rank not in allowed:
-            less_urgent = [other for other in allowed if other > rank]
-            if not may_lower or not less_urgent:
-                names = ", ".join(config.classes[other].name for other in allowed)
-                text = f"class {cls} is not open to this key; allowed: {names}"
-                return Refusal("class", text, cls, "priority")
-            rank = less_urgent[0]
-            priority, cls = config.usual_priority(rank), config.classes[rank].name
-        limits: Limits = tenant.classes[cls]
-        if limits.min_priority is not None and priority < limits.min_priority:
-            if asked is not None and not may_lower:
-                text = f"priority is {priority}; allowed for this key: {limits.min_priority} and up"
-                return Refusal("priority", text, cls, "priority")
-            priority = limits.min_priority
-        return priority
-
-    def _default(self, allowed: list[int]) -> int:
-        config, name = self._gate.config, self._tenant.default_class
-        if name is not None:
-            rank = next(r for r in allowed if config.classes[r].name == name)
-        else:
-            usual = config.rank(0)
-            rank = usual if usual in allowed else allowed[0]
-        return config.usual_priority(rank)
 
 
 def visit_of(raw_request: Any) -> Visit | None:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The priority that a tenant's request gets, or why it gets none; limits apart."""
+
+from __future__ import annotations
+
+from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.tenant import Tenant
+from vllm_qllm.config import PriorityConfig
+
+
+def grant(
+    config: PriorityConfig, tenant: Tenant, asked: int | None, *, may_lower: bool = True
+) -> int | Refusal:
+    """The priority, in a class that the tenant may use.
+
+    Args:
+        config: of the server.
+        tenant: whose request it is.
+        asked: the priority that it asks for; None when it leaves the choice to the server.
+        may_lower: False where vLLM runs the request with the number asked for in any case;
+            otherwise the tenant's ``above`` decides.
+    """
+    may_lower = may_lower and tenant.above == "lower"
+    allowed = [rank for rank, c in enumerate(config.classes) if c.name in tenant.classes]
+    priority = _default(config, tenant, allowed) if asked is None else asked
+    rank = config.rank(priority)
+    cls = config.classes[rank].name
+    if rank not in allowed:
+        less_urgent = [other for other in allowed if other > rank]
+        if not may_lower or not less_urgent:
+            names = ", ".join(config.classes[other].name for other in allowed)
+            text = f"class {cls} is not open to this key; allowed: {names}"
+            return Refusal("class", text, cls, "priority")
+        rank = less_urgent[0]
+        priority, cls = config.usual_priority(rank), config.classes[rank].name
+    least = tenant.classes[cls].min_priority
+    if least is not None and priority < least:
+        if asked is not None and not may_lower:
+            text = f"priority is {priority}; allowed for this key: {least} and up"
+            return Refusal("priority", text, cls, "priority")
+        priority = least
+    return priority
+
+
+def _default(config: PriorityConfig, tenant: Tenant, allowed: list[int]) -> int:
+    if tenant.default_class is not None:
+        rank = next(r for r in allowed if config.classes[r].name == tenant.default_class)
+    else:
+        usual = config.rank(0)
+        rank = usual if usual in allowed else allowed[0]
+    return config.usual_priority(rank)

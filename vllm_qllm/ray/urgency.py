@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The class that a request will most likely be served in, before a server has seen it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.grant import grant
+from vllm_qllm.access.roster import Roster
+from vllm_qllm.access.roster_file import RosterFile
+from vllm_qllm.config import PriorityConfig
+
+PRIORITY_HEADER = "X-Vllm-Priority"
+
+logger = logging.getLogger("ray.serve")
+
+
+class Urgency:
+    """Reads what a server reads, and refuses nothing: that is left to the server.
+
+    Args:
+        config: of the servers. Where it names tenants, keys decide, too.
+
+    Raises:
+        ConfigError: the tenants file cannot be used.
+    """
+
+    def __init__(self, config: PriorityConfig) -> None:
+        self._config = config
+        self._roster: RosterFile | None = None
+        if (path := config.tenants) is not None:
+            self._roster = RosterFile(path, lambda: Roster.load(path, config), lambda _: None)
+
+    def rank(self, headers: Headers, body: bytes) -> int:
+        """Index of the class; that of priority 0 for what cannot be understood."""
+        config = self._config
+        asked, is_auto = self._asked(headers, body)
+        if self._roster is not None:
+            roster = self._roster.current()
+            name = Gate.identify(roster, headers)
+            if isinstance(name, str):
+                tenant = roster.tenants[name]
+                granted = grant(config, tenant, None if is_auto else asked)
+                asked = granted if isinstance(granted, int) else asked
+        return config.rank(asked or 0)
+
+    def _asked(self, headers: Headers, body: bytes) -> tuple[int | None, bool]:
+        """The priority asked for, and whether that is only what the tier "auto" stands for."""
+        if (header := headers.get(PRIORITY_HEADER)) is not None:
+            return _integer(header), False
+        try:
+            fields = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            return None, False
+        if "priority" in fields:
+            return _integer(fields["priority"]), False
+        tier = fields.get("service_tier")
+        asked = self._config.service_tiers.get(tier) if isinstance(tier, str) else None
+        return asked, tier == "auto"
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) < 24:
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int) else None
