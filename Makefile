@@ -15,24 +15,29 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 BENCH  := $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT)) \
           $(if $(TRACES),--traces $(TRACES)) $(if $(MODELS),--models $(MODELS))
 
+# Processes that share the tests. Each keeps about a core busy, and may hold 4 GB.
+JOBS   ?= 1
+WORKERS := $(if $(filter-out 1,$(JOBS)),-n $(JOBS))
+
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test test-deploy deploy-tools soak compatibility patches lint demo \
+.PHONY: help setup test test-gpu test-deploy deploy-tools soak compatibility patches lint demo \
   bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
-	@echo "make test         all tests"
-	@echo "make test-deploy  what deploy/ holds: replicas, nginx, Prometheus; and the images, which needs root"
-	@echo "make deploy-tools nginx, Prometheus and checkers for these tests, from apt and pip, into .deploy"
-	@echo "make soak         10,000 mixed requests with aborts; under ten minutes on two idle cores"
+	@echo "make test         all tests; JOBS=2: in two processes"
+	@echo "make test-gpu     what only a GPU can show; there, with vLLM for CUDA: PY=python3"
+	@echo "make test-deploy  what deploy/ holds: replicas, nginx, Prometheus, Ray; and the images, which needs root"
+	@echo "make deploy-tools nginx, Prometheus, Ray, a browser and checkers for tests, from apt and pip, into .deploy"
+	@echo "make soak         10,000 mixed requests with aborts on too few KV blocks; wants a quiet machine"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
 	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
 	@echo "make bench        the mix of short urgent and long batch requests under every system; half an hour"
 	@echo "make bench-quick  something of every scenario; ten minutes"
-	@echo "make bench-matrix every scenario; three hours a round (ROUNDS=1 OUT=… TRACES=…), resumes"
+	@echo "make bench-matrix every scenario; two hours and a half a round (ROUNDS=1 OUT=… TRACES=…), resumes"
 	@echo "make bench-overhead  cost with nobody waiting"
 	@echo "make bench-moe    one MoE layer on the CPU, vLLM's kernel beside ours; THREADS=1"
 	@echo "make clean        remove what the above made"
@@ -64,17 +69,23 @@ $(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/
 	@echo "$(VENV) is ready"
 
 test: setup deploy-tools
-	$(PY) -m pytest
+	$(PY) -m pytest $(WORKERS)
+
+# Not after setup, which is vLLM on CPU: it runs where vLLM for CUDA, this plugin and pytest are installed.
+test-gpu:
+	$(PY) -m pytest tests/gpu
 
 # Images take minutes and gigabytes, so they are not part of `test`; layers are kept in .deploy/images.
+# Files, not their directory: with that pytest runs only what it finds there by itself.
 test-deploy: setup deploy-tools
-	$(PY) -m pytest tests/deploy tests/deploy/images.py
+	$(PY) -m pytest $(sort $(wildcard tests/deploy/test_*.py)) tests/deploy/scaling.py tests/access \
+	  $(addprefix tests/serve/test_,tenants.py fuzz.py openapi.py batch.py run_batch.py) tests/deploy/images.py
 
 deploy-tools: setup
 	@$(PY) -m tests.deploy.tools
 
 compatibility: setup deploy-tools
-	$(PY) -m pytest --write-compatibility
+	$(PY) -m pytest $(WORKERS) --write-compatibility
 
 patches: setup
 	@$(PY) -m patches.make
@@ -97,7 +108,7 @@ bench-quick: setup
 	@$(PY) -m benchmarks.run all --quick $(BENCH)
 
 bench-matrix: setup
-	@$(PY) -m benchmarks.run all $(BENCH)
+	@$(PY) -m benchmarks.run all --share 3 $(BENCH)
 
 bench-overhead: setup
 	@$(PY) -m benchmarks.overhead

@@ -10,6 +10,7 @@ A test says what it covers, once or several times::
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,9 @@ SECTIONS = {
         "vLLM built with patches/",
         "Three classes",
         "Out of KV blocks",
+        "KV spilled to the host",
         "Timeline",
+        "Status page",
     ),
     "Requests": (
         "Chat completions",
@@ -86,11 +89,12 @@ SECTIONS = {
         "Another scheduler class (refused)",
         "Rust frontend (refused)",
         "gRPC server (refused)",
+        "Ray executor (refused)",
     ),
     "Between steps only, with a warning": (
         "Expert parallelism (between steps)",
         "Speculative decoding (between steps)",
-        "Devices other than CPU (between steps)",
+        "Devices other than CPU and one CUDA GPU (between steps)",
     ),
 }
 KNOWN = {name for names in SECTIONS.values() for name in names}
@@ -118,24 +122,35 @@ class Line:
     suspended: bool = False
 
 
-def lines_of(items: Iterable[pytest.Item]) -> dict[str, Line]:
-    """What the markers of these tests say, by feature.
+# What a test covers: feature, mode, and whether with suspended steps.
+Claim = tuple[str, str, bool]
+
+
+def claims_of(item: pytest.Item) -> list[Claim]:
+    """What the markers of a test say.
 
     Raises:
         pytest.UsageError: a marker with a feature or mode that is not known.
     """
+    claims = []
+    for marker in item.iter_markers("covers"):
+        feature, mode = marker.args
+        if feature not in KNOWN or mode not in MODES:
+            raise pytest.UsageError(
+                f"{item.nodeid} covers {feature!r} in {mode!r}; known are the features in "
+                f"{Path(__file__).name} and the modes {', '.join(MODES)}"
+            )
+        claims.append((feature, mode, bool(marker.kwargs.get("suspended", False))))
+    return claims
+
+
+def lines_of(claims: Iterable[Claim]) -> dict[str, Line]:
+    """What these claims come to, by feature."""
     lines: dict[str, Line] = {}
-    for item in items:
-        for marker in item.iter_markers("covers"):
-            feature, mode = marker.args
-            if feature not in KNOWN or mode not in MODES:
-                raise pytest.UsageError(
-                    f"{item.nodeid} covers {feature!r} in {mode!r}; known are the features in "
-                    f"{Path(__file__).name} and the modes {', '.join(MODES)}"
-                )
-            line = lines.setdefault(feature, Line())
-            line.modes.add(mode)
-            line.suspended |= bool(marker.kwargs.get("suspended", False))
+    for feature, mode, suspended in claims:
+        line = lines.setdefault(feature, Line())
+        line.modes.add(mode)
+        line.suspended |= suspended
     return lines
 
 
@@ -162,38 +177,47 @@ def page(lines: dict[str, Line]) -> str:
 
 
 class Compatibility:
-    """Collects the tests that passed and, after a whole run, compares or writes the page."""
+    """Collects the tests that passed and, after a whole run, compares or writes the page.
+
+    With ``pytest -n`` the tests run in other processes: what they cover comes with their reports.
+    """
 
     def __init__(self, write: bool) -> None:
         self._write = write
-        self._items: dict[str, pytest.Item] = {}
+        self._claims: dict[str, list[Claim]] = {}
         self._failed: set[str] = set()
-        self._is_whole = True
 
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        """Remember the tests; a selection of them says nothing about the page."""
-        lines_of(items)  # a wrong marker ends the run at once
-        self._items = {item.nodeid: item for item in items}
-        option = config.option
-        whole = config.args == config.getini("testpaths")
-        self._is_whole = whole and not (option.keyword or option.markexpr or option.lf)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Let the reports of each test say what it covers; a wrong marker ends the run at once."""
+        for item in items:
+            item.user_properties += [("covers", claim) for claim in claims_of(item)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test counts when nothing of it failed or was skipped."""
+        claims = [tuple(value) for name, value in report.user_properties if name == "covers"]
+        self._claims[report.nodeid] = claims  # type: ignore[assignment]
         if not report.passed:
             self._failed.add(report.nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the page, or fail the run when the page says something else."""
-        if not self._is_whole or exitstatus != pytest.ExitCode.OK or session.shouldstop:
+        if exitstatus != pytest.ExitCode.OK or session.shouldstop or not _is_whole(session.config):
             return
-        passed = (item for name, item in self._items.items() if name not in self._failed)
-        made = page(lines_of(passed))
+        passed = (claims for name, claims in self._claims.items() if name not in self._failed)
+        made = page(lines_of(itertools.chain.from_iterable(passed)))
         if self._write:
             PAGE.write_text(made)
         elif not PAGE.exists() or PAGE.read_text() != made:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             reporter = session.config.pluginmanager.get_plugin("terminalreporter")
             reporter.write_line(f"{PAGE.name} is out of date: make compatibility", red=True)
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests run, in this process or others; a selection says nothing about the page."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist: this process runs a part of them
+        return False
+    option = config.option
+    selected = option.keyword or option.markexpr or option.collectonly
+    selected = selected or getattr(option, "lf", False)
+    return config.args == config.getini("testpaths") and not selected

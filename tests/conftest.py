@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.compatibility import Compatibility
+from tests.workers import Shares, Worker
 
 if TYPE_CHECKING:
     from tests.engine.scripted import ScriptedEngine
+
+
+collect_ignore = ["gpu"]  # `make test-gpu` names it
+# How long an example takes says how busy the machine is.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Compatibility(config.option.write_compatibility))
+    # Of pytest-xdist, which sets it in processes that run a share of the tests.
+    is_worker = hasattr(config, "workerinput")
+    config.pluginmanager.register(Worker(config) if is_worker else Shares())
 
 
 @pytest.fixture(scope="session")

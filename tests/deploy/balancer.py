@@ -37,9 +37,19 @@ class Balancer:
     log: Path
 
     def requests(self) -> list[dict[str, Any]]:
-        """The lines of its access log."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """The lines of its access log so far: some may come after an answer has been read."""
+        whole, _, _ = self.log.read_text(errors="replace").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The line of a request, which nginx writes after its answer has been read."""
+        deadline = time.monotonic() + 10
+        while True:
+            for line in self.requests():
+                if line["id"] == request_id:
+                    return line
+            assert time.monotonic() < deadline, f"{request_id} is not in {self.log.read_text()}"
+            time.sleep(0.02)
 
     def left_out(self) -> list[str]:
         """Replicas, as host:port, that get no requests while others do."""

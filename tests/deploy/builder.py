@@ -86,7 +86,8 @@ def install() -> None:
     root = IMAGES / "root"
     script = PROGRAMS / "usr/sbin/debootstrap"
     call(
-        [str(script), "--variant=minbase", "bookworm", str(root)],
+        # It mounts /proc, which must not stay if it is stopped.
+        ["unshare", "--mount", str(script), "--variant=minbase", "bookworm", str(root)],
         DEBOOTSTRAP_DIR=f"{PROGRAMS}/usr/share/debootstrap",
     )
     container = call(buildah("from", "scratch")).strip()
@@ -98,9 +99,9 @@ def install() -> None:
 def pip_mounts() -> list[str]:
     """Options that let pip in a build find packages where pip finds them on this machine."""
     listed = call([sys.executable, "-m", "pip", "config", "list"])
-    # An environment variable comes after a file, and wins.
+    # An environment variable wins over a file.
     settings = {}
-    for line in listed.splitlines():
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
         name, _, value = line.partition("=")
         settings[name.rpartition(".")[2]] = value.strip("'").replace("\\n", " ")
     mounted = {}
@@ -111,6 +112,9 @@ def pip_mounts() -> list[str]:
             path = path if name == "find-links" else path.parent
             if path.is_absolute() and path.exists() and path != Path("/"):
                 mounted[path] = str(path)
+    for place in settings.get("constraint", "").split():
+        if Path(place).is_file():
+            mounted[Path(place)] = place
     if CERTIFICATES.exists():
         mounted[CERTIFICATES] = settings["cert"] = "/etc/ssl/host.pem"
     configuration = IMAGES / "pip.conf"

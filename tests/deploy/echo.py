@@ -9,6 +9,9 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# A request to HELD says that it has come, and is answered when it is let go.
+HELD, COME, LET_GO = "/v1/held", threading.Event(), threading.Event()
+
 
 class Echo(BaseHTTPRequestHandler):
     """``/health`` is well; anything else comes back."""
@@ -20,6 +23,9 @@ class Echo(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == HELD:
+            COME.set()
+            LET_GO.wait(60)
         headers = {name.lower(): value for name, value in self.headers.items()}
         self._answer(json.dumps({"headers": headers, "size": len(body)}).encode())
 

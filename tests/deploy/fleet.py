@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.deploy.balancer import Balancer, balance
+from tests.deploy.tools import TREE
 from tests.serve.resources import processes
 from tests.serve.server import STRICT, Server, free_port, serve
 from vllm_qllm.access.key import hash_of, new_key
@@ -48,8 +49,11 @@ class Replica:
         self._starts += 1
         log = self.logs / f"{self.port}-{self._starts}.log"
         drain = ("--shutdown-timeout", str(DRAIN_SECONDS))
-        access = ("--priority-config", json.dumps({"tenants": str(self.tenants)}))
-        running = serve(self.model, log, *STRICT, *drain, *access, port=self.port)
+        config = json.loads((TREE / "deploy/priority/config.json").read_text())
+        access = ("--priority-config", json.dumps(config | {"tenants": str(self.tenants)}))
+        # Two start side by side, on what may be two busy cores.
+        options = (*STRICT, *drain, *access)
+        running = serve(self.model, log, *options, port=self.port, timeout_seconds=480)
         self.server = self._stack.enter_context(running)
 
     def stop(self) -> None:
@@ -63,7 +67,8 @@ class Replica:
         try:
             yield
         finally:
-            os.killpg(self.server.process.pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                os.killpg(self.server.process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End all of it at once, as a machine that goes does."""
@@ -79,22 +84,27 @@ class Fleet:
     """Replicas and what is in front of them.
 
     Attributes:
-        key: of the one tenant, which may use both classes.
+        key: of the tenant that may use both classes.
+        operator: key of one that may look at everything.
     """
 
     a: Replica
     b: Replica
     balancer: Balancer
     key: str
+    operator: str
 
 
 @contextlib.contextmanager
 def fleet(model: Path, logs: Path) -> Iterator[Fleet]:
     """Run both replicas, started side by side, and nginx; all is gone after the block."""
-    key, tenants = new_key(), logs / "tenants.json"
+    key, operator, tenants = new_key(), new_key(), logs / "tenants.json"
     classes: dict[str, dict[str, int]] = {"latency_sensitive": {}, "best_effort": {}}
-    roster = {"tenants": {"clients": {"keys": [hash_of(key)], "classes": classes}}}
-    tenants.write_text(json.dumps(roster))
+    roster = {
+        "clients": {"keys": [hash_of(key)], "classes": classes},
+        "operators": {"keys": [hash_of(operator)], "classes": classes, "operator": True},
+    }
+    tenants.write_text(json.dumps({"tenants": roster}))
     a, b = Replica(model, logs, tenants), Replica(model, logs, tenants)
     with contextlib.ExitStack() as stack:
         stack.callback(a.stop)
@@ -103,4 +113,4 @@ def fleet(model: Path, logs: Path) -> Iterator[Fleet]:
             for start in [pool.submit(a.start), pool.submit(b.start)]:
                 start.result()
         running = stack.enter_context(balance([a.address, b.address], logs / "nginx.log"))
-        yield Fleet(a, b, running, key)
+        yield Fleet(a, b, running, key, operator)

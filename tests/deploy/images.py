@@ -20,6 +20,7 @@ import pytest
 
 from tests.deploy.builder import build, buildah, call, environment, install, policy
 from tests.serve.server import free_port
+from vllm_qllm.access.key import hash_of
 
 CPU, GPU, STAND_IN = "localhost/vllm-qllm:cpu", "localhost/vllm-qllm:gpu", "localhost/vllm:cpu"
 RUN = ("run", "--isolation", "chroot", "--network", "host")
@@ -55,6 +56,17 @@ def test_it_has_the_kernel_and_nothing_that_is_not_its_business(cpu: str) -> Non
     assert not [path for path in found.splitlines() if "/site-packages/" not in path]
     writable = inside("find", "/opt/qllm", "-writable", "-not", "-type", "l")
     assert not writable.strip(), "the program can be changed by who runs it"
+
+
+def test_whoever_keeps_the_tenants_file_makes_keys_with_it(cpu: str, tmp_path: Path) -> None:
+    """As docs/operations.md says: a user whom the image does not know, in a directory of his."""
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path, 4321, 4321)
+    options = ("--user", "4321", "--volume", f"{tmp_path}:/priority")
+    command = ("python", "-m", "vllm_qllm.keys", "add", "chat", "--file", "/priority/tenants.json")
+    key = call(buildah(*RUN, *options, cpu, "--", *command, "--classes", "best_effort")).strip()
+    (tenant,) = json.loads((tmp_path / "tenants.json").read_text())["tenants"].values()
+    assert tenant["keys"] == [hash_of(key)]
 
 
 def test_it_serves_and_its_health_check_knows(cpu: str, tiny_model: Path, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.deploy.balancer import TRUSTED, Balancer, balance
-from tests.deploy.echo import echo
+from tests.deploy.echo import COME, HELD, LET_GO, echo
 from tests.serve.server import free_port
 
 MIB = 1 << 20
@@ -47,6 +48,16 @@ def ask(
         connection.close()
 
 
+def logged(balancer: Balancer, answer: Answer) -> dict[str, Any]:
+    """The line of the access log about the request that was answered so."""
+    return balancer.logged(answer[1]["X-Request-Id"])
+
+
+def replicas_of(balancer: Balancer, answers: list[Answer]) -> set[str]:
+    """Where these were answered, as host:port."""
+    return {logged(balancer, answer)["replica"] for answer in answers}
+
+
 @pytest.mark.parametrize(
     "name", ["X-Vllm-Priority", "x-VLLM-priority", "X-Qllm-Gateway", "X-Qllm-Tenant"]
 )
@@ -61,16 +72,17 @@ def test_only_a_trusted_hop_names_a_class_or_a_tenant(balancer: Balancer, name: 
 
 def test_a_key_goes_on_and_is_not_logged(balancer: Balancer) -> None:
     said = {"Authorization": "Bearer key-of-a-tenant"}
-    status, _, body = ask(balancer, "/v1/completions?api_key=key-of-a-tenant", headers=said)
+    answer = ask(balancer, "/v1/completions?api_key=key-of-a-tenant", headers=said)
+    status, _, body = answer
     assert (status, body["headers"]["authorization"]) == (200, "Bearer key-of-a-tenant")
-    assert balancer.requests()[-1]["path"] == "/v1/completions"
+    assert logged(balancer, answer)["path"] == "/v1/completions"
     assert "key-of-a-tenant" not in balancer.log.read_text()
 
 
 def test_every_request_has_an_id(balancer: Balancer) -> None:
-    _, headers, body = ask(balancer, headers={"X-Request-Id": "job-17:3"})
+    answer = _, headers, body = ask(balancer, headers={"X-Request-Id": "job-17:3"})
     assert headers["X-Request-Id"] == body["headers"]["x-request-id"] == "job-17:3"
-    assert balancer.requests()[-1]["id"] == "job-17:3"
+    assert logged(balancer, answer)["id"] == "job-17:3"
     for bad in ("a b", "x" * 129, '"; drop', ""):
         _, headers, body = ask(balancer, headers={"X-Request-Id": bad})
         made = headers["X-Request-Id"]
@@ -115,11 +127,22 @@ def test_what_is_not_the_api_stays_inside(balancer: Balancer, path: str) -> None
 
 
 def test_work_is_spread(balancer: Balancer) -> None:
-    before = len(balancer.requests())
-    for _ in range(10):
-        ask(balancer)
-    replicas = {line["replica"] for line in balancer.requests()[before:]}
-    assert len(replicas) == 2
+    assert len(replicas_of(balancer, [ask(balancer) for _ in range(10)])) == 2
+
+
+def test_the_replica_with_fewer_open_requests_is_asked(balancer: Balancer) -> None:
+    COME.clear()
+    LET_GO.clear()
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(ask, balancer, HELD)
+        try:
+            assert COME.wait(20)
+            others = replicas_of(balancer, [ask(balancer) for _ in range(6)])
+        finally:
+            LET_GO.set()
+        assert held.result()[0] == 200
+    (busy,) = replicas_of(balancer, [held.result()])
+    assert len(others) == 1 and busy not in others
 
 
 def test_without_a_replica_the_error_is_one_that_clients_know(tmp_path: Path) -> None:
@@ -138,9 +161,9 @@ def test_a_replica_that_is_not_well_is_left_out_and_comes_back(tmp_path: Path) -
     with echo() as well, balance([well, ill], tmp_path / "log") as balancer:
 
         def asked(count: int) -> set[str]:
-            before = len(balancer.requests())
-            assert {ask(balancer)[0] for _ in range(count)} == {200}
-            return {line["replica"] for line in balancer.requests()[before:]}
+            answers = [ask(balancer) for _ in range(count)]
+            assert {status for status, _, _ in answers} == {200}
+            return replicas_of(balancer, answers)
 
         def wait_until_asked(*replicas: str) -> None:
             # A reload begins when replicas.conf has changed, and takes a moment.

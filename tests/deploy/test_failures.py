@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
+from contextlib import AsyncExitStack
 
 import httpx
 import openai
 import pytest
 
 from tests.deploy.fleet import Fleet, Replica
-from tests.deploy.traffic import BE, COMPLETE, LS, Outcome, Traffic, traffic
+from tests.deploy.long_request import long_request
+from tests.deploy.traffic import BE, LS, Outcome, Traffic, chunk_times, traffic
 from tests.serve.server import MODEL
 
 # Two servers are started at once, on what may be two busy cores.
@@ -44,18 +45,42 @@ async def both_are_busy(load: Traffic, fleet: Fleet) -> None:
                 await asyncio.sleep(0.2)
 
 
+async def state(fleet: Fleet, replica: Replica) -> str:
+    """What the replica's status says of itself."""
+    async with httpx.AsyncClient(headers={"x-api-key": fleet.operator}) as client:
+        answer = await client.get(f"http://{replica.address}/qllm/status")
+    return str(answer.json()["state"])
+
+
+async def until_it_drains(fleet: Fleet, replica: Replica) -> None:
+    """Poll its status."""
+    async with asyncio.timeout(30):
+        while True:
+            if await state(fleet, replica) == "draining":
+                break
+            await asyncio.sleep(0.05)
+
+
+async def until_in_flight(replica: Replica, tenant: str, requests: int) -> None:
+    """Until the replica has so many urgent requests of a tenant."""
+    mine = f'qllm_tenant_in_flight{{class="{LS}",tenant="{tenant}"}}'
+    async with asyncio.timeout(60):
+        while True:
+            samples = await asyncio.to_thread(replica.server.samples, "qllm_tenant_in_flight")
+            if samples.get(mine) == requests:
+                break
+            await asyncio.sleep(0.05)
+
+
+async def status_of(url: str, key: str) -> int:
+    """What a new request is answered with."""
+    body = {"model": MODEL, "prompt": "anybody?", "max_tokens": 1}
+    async with httpx.AsyncClient(headers={"x-api-key": key}, timeout=60) as client:
+        return (await client.post(f"{url}/v1/completions", json=body)).status_code
+
+
 def test_streams_are_not_held_back(running_fleet: Fleet) -> None:
-    url, key = f"{running_fleet.balancer.url}/v1", running_fleet.key
-    with openai.OpenAI(base_url=url, api_key=key) as client:
-        stream = client.completions.create(
-            model=MODEL,
-            prompt="once upon a time",
-            max_tokens=400,
-            stream=True,
-            extra_body={"ignore_eos": True},
-        )
-        began = time.monotonic()
-        times = [time.monotonic() - began for _ in stream]
+    times = chunk_times(running_fleet.balancer.url, running_fleet.key, tokens=400)
     # Held back, the first would come with the last.
     assert len(times) > 100
     assert times[0] < times[-1] / 4
@@ -67,7 +92,14 @@ def test_a_restart_drains_and_nobody_notices(running_fleet: Fleet) -> None:
     async def load() -> Traffic:
         async with traffic(balancer.url, running_fleet.key, each=3) as clients:
             await both_are_busy(clients, running_fleet)
-            a.server.process.send_signal(signal.SIGTERM)
+            assert await state(running_fleet, a) == "serving"
+            # Past nginx: it drains at least as long as this takes, and answers only this.
+            async with long_request(a.server.url, running_fleet.key, tokens=1000) as begun:
+                a.server.process.send_signal(signal.SIGTERM)
+                await until_it_drains(running_fleet, a)
+                assert await status_of(a.server.url, running_fleet.key) == 503
+                assert not begun.finish_reason.done()
+                assert await begun.finish_reason == "length"
             assert await asyncio.to_thread(a.server.has_ended, 60), a.server.tail()
             await asyncio.to_thread(balancer.wait_until_left_out, a.address)
             await clients.more(12)
@@ -77,7 +109,7 @@ def test_a_restart_drains_and_nobody_notices(running_fleet: Fleet) -> None:
     assert a.server.process.returncode == 0
     assert not clients.lost(), counted(clients.lost())
     assert not clients.errors(), counted(clients.errors())
-    # It listened on while it drained, and sent away who came then.
+    # Whoever was sent away found the other one.
     sent_away = [line for line in balancer.requests() if "503, 200" in line["replica_status"]]
     assert all(line["replica"].startswith(a.address) for line in sent_away)
 
@@ -116,48 +148,72 @@ def test_a_replica_that_hangs_is_left_out(running_fleet: Fleet) -> None:
 def test_a_replica_that_is_killed_loses_nothing_silently(running_fleet: Fleet) -> None:
     a, b, balancer = running_fleet.a, running_fleet.b, running_fleet.balancer
 
-    async def load() -> tuple[Traffic, int]:
-        async with traffic(balancer.url, running_fleet.key, each=3) as clients:
+    url, key = balancer.url, running_fleet.operator
+
+    async def load() -> tuple[Traffic, str]:
+        async with traffic(url, running_fleet.key, each=3) as clients, AsyncExitStack() as stack:
             # While the other one is left out, requests gather on the one that will be killed.
             with a.hung():
                 await asyncio.to_thread(balancer.wait_until_left_out, a.address)
                 await clients.more(12)
-            await asyncio.to_thread(balancer.wait_until_left_out)
-            b.kill()
-            await asyncio.to_thread(balancer.wait_until_left_out, b.address)
-            since = len(clients.ended)
+                begun, whole = [
+                    await stack.enter_async_context(long_request(url, key, 2000, stream=stream))
+                    for stream in (True, False)
+                ]
+                await until_in_flight(b, "operators", 2)
+            # The other one comes back, and this one answers nobody: both requests are there when
+            # it is killed, however fast the machine is.
+            with b.hung():
+                await asyncio.to_thread(balancer.wait_until_left_out, b.address)
+                assert not begun.finish_reason.done() and not whole.finish_reason.done()
+                b.kill()
+            # A stream that had begun breaks; what had no byte is asked of the other replica.
+            with pytest.raises((openai.APIError, httpx.HTTPError)):
+                await begun.finish_reason
             await clients.more(20)
-        return clients, since
+            assert await whole.finish_reason == "length"
+        return clients, whole.request_id
 
     before = len(balancer.requests())
-    clients, since = asyncio.run(load())
+    clients, whole = asyncio.run(load())
     assert not clients.lost(), counted(clients.lost())
-    # Only streams that had begun end with an error; all others were asked of the other replica.
-    assert clients.errors(), "nothing was open on the replica that was killed"
-    assert all(o.stream for o in clients.errors()), counted(clients.errors())
-    assert not [o for o in clients.ended[since:] if o.how != COMPLETE and o.chunks == 0]
-    lines = balancer.requests()[before:]
-    again = [line for line in lines if line["replica_status"] == "502, 200"]
-    assert again, "nothing was asked again"
-    assert all(line["replica"].endswith(a.address) for line in again)
-    assert all(line["replica"] == a.address for line in lines[-5:])
+    # Only what had begun ends with an error. The least of it is a header, if the replica is killed
+    # between that and the rest.
+    headers = [
+        line
+        for line in balancer.requests()[before:]
+        if (line["replica"], line["status"], line["bytes"]) == (b.address, 200, 0)
+    ]
+    least = [o for o in clients.errors() if o.chunks == 0]
+    assert len(least) <= len(headers), counted(least)
+    line = balancer.logged(whole)
+    assert (line["replica"], line["replica_status"]) == (f"{b.address}, {a.address}", "502, 200")
+    twice = [line for line in balancer.requests()[before:] if line["replica_status"] == "502, 200"]
+    assert all(line["replica"].endswith(a.address) for line in twice)
+    for _ in range(5):
+        answer = httpx.get(f"{url}/v1/models", headers={"x-api-key": key}, timeout=60)
+        assert answer.status_code == 200
+        assert balancer.logged(answer.headers["X-Request-Id"])["replica"] == a.address
 
 
 def test_an_engine_that_dies_ends_streams_with_an_error_event(running_fleet: Fleet) -> None:
-    a, balancer = running_fleet.a, running_fleet.balancer
+    a, url = running_fleet.a, running_fleet.balancer.url
 
     async def load() -> Traffic:
-        async with traffic(balancer.url, running_fleet.key, each=2) as clients:
+        async with traffic(url, running_fleet.key, each=2) as clients:
             await clients.more(4)
-            a.kill_engine()
+            async with long_request(url, running_fleet.operator, tokens=2000) as begun:
+                a.kill_engine()
+                # An error that comes as an event of a stream has no status: it is just APIError.
+                with pytest.raises(openai.APIError, match="EngineCore"):
+                    await begun.finish_reason
             await clients.more(12)
         return clients
 
     clients = asyncio.run(load())
     assert not clients.lost(), counted(clients.lost())
-    # An error that comes as an event of a stream has no status: the client knows it as APIError.
     events = [o for o in clients.errors() if o.how.startswith("APIError: EngineCore")]
-    assert events and all(o.stream for o in events), counted(clients.errors())
+    assert all(o.stream for o in events), counted(clients.errors())
     # The rest had no answer yet: status 500 while the replica lived, 502 when it was gone.
     assert all(o in events or " code: 50" in o.how for o in clients.errors())
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy.tools import TREE, module, program
+from vllm_qllm.config import PriorityConfig
 
 COMPOSE = sorted((TREE / "deploy").glob("compose*.yaml"))
 KUBERNETES = sorted((TREE / "deploy/kubernetes").glob("*.yaml"))
@@ -38,6 +40,16 @@ def instructions(name: str) -> list[str]:
     """What follows an instruction of the Dockerfile, wherever it is used."""
     text = (TREE / "Dockerfile").read_text().replace("\\\n", " ")
     return re.findall(rf"^{name} +(.+)$", text, re.MULTILINE)
+
+
+def test_make_test_deploy_runs_what_it_names() -> None:
+    """Given a directory and a file in it, pytest runs what it finds in the directory alone."""
+    told = subprocess.run(["make", "-n", "test-deploy"], cwd=TREE, capture_output=True, text=True)
+    words = told.stdout.replace("\\\n", " ").partition("-m pytest ")[2].split("\n")[0].split()
+    named = {TREE / word for word in words}
+    assert {TREE / "tests/deploy" / name for name in ("scaling.py", "images.py")} <= named
+    assert named >= set((TREE / "tests/deploy").glob("test_*.py"))
+    assert all(path.exists() and not named & set(path.parents) for path in named)
 
 
 def test_the_linter_has_no_complaint_about_the_dockerfile() -> None:
@@ -97,7 +109,7 @@ def test_what_compose_mounts_is_there() -> None:
         for volume in service["volumes"]
         if volume.startswith("./")
     }
-    assert len(mounted) == 4
+    assert len(mounted) == 5
     assert all((TREE / "deploy" / source).is_dir() for source in mounted)
 
 
@@ -121,6 +133,38 @@ def test_a_replica_has_longer_to_end_than_it_drains() -> None:
     (asked,) = (arg for arg in container()["args"] if arg.startswith("--shutdown-timeout="))
     before = int(container()["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] > int(asked.partition("=")[2]) + before
+
+
+def test_replicas_read_their_classes_from_one_file_wherever_they_run() -> None:
+    services = document(TREE / "deploy/compose.yaml")["services"]
+    kustomization, pod = manifests()["Kustomization"], manifests()["Deployment"]["spec"]["template"]
+    for command in (services["vllm-a"]["command"], container()["args"]):
+        assert "--priority-config=/etc/qllm/config.json" in command
+    for name in ("vllm-a", "vllm-b"):
+        assert "./priority:/etc/qllm:ro" in services[name]["volumes"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
+    (projected,) = (v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "priority")
+    assert mounted["priority"] == "/etc/qllm"
+    generated = [{"name": "priority", "files": ["config.json"]}]
+    assert kustomization["configMapGenerator"] == generated
+    assert projected["sources"][0] == {"configMap": {"name": "priority"}}
+    # Both, as kustomize reads no file outside its directory.
+    files = [TREE / "deploy" / where / "config.json" for where in ("priority", "kubernetes")]
+    ours, theirs = (json.loads(file.read_text()) for file in files)
+    assert ours == theirs
+
+
+def test_objectives_of_the_status_page_are_those_of_the_alerts() -> None:
+    text = (TREE / "deploy/prometheus/objectives.yml").read_text()
+    bounds = dict(re.findall(r'_bucket\{class="(\w+)", le="([\d.]+)"\}', text))
+    (group,) = (g for g in yaml.safe_load(text)["groups"] if g["name"] == "qllm-objectives")
+    shares = {rule["labels"]["class"]: rule["expr"] for rule in group["rules"]}
+    config = PriorityConfig.load(TREE / "deploy/priority/config.json", "strict")
+    told = {cls.name: (cls.slo_ttft_ms, cls.slo_share) for cls in config.classes}
+    assert told == {
+        cls: (1000 * float(bounds[cls]), float(re.findall(r"[\d.]+", share)[0]))
+        for cls, share in shares.items()
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)

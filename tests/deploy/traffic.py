@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -116,3 +117,17 @@ async def traffic(url: str, key: str, each: int = 1) -> AsyncIterator[Traffic]:
             yield running
         finally:
             running._stop.set()
+
+
+def chunk_times(url: str, key: str, tokens: int) -> list[float]:
+    """Seconds after the beginning of an answer at which each chunk of its stream came."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
+        stream = client.completions.create(
+            model=MODEL,
+            prompt="once upon a time",
+            max_tokens=tokens,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        began = time.monotonic()
+        return [time.monotonic() - began for _ in stream]

@@ -35,8 +35,9 @@ REFUSED: list[Json] = [
     {"max_tokens": -1},
     {"n": 0},
 ]
-# A request that has taken this long is stuck.
-PATIENCE_S = 90.0
+# A request that has taken this long is stuck. On a busy machine those of the least urgent priority
+# wait for minutes.
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)

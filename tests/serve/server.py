@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,6 +44,15 @@ class Server:
         """The body of a GET; OSError when it is not answered with a status of success."""
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return str(answer.read().decode())
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a POST of JSON; OSError when it has no status of success."""
+        data = json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
 
     def samples(self, prefix: str = "qllm_") -> dict[str, float]:
         """What ``/metrics`` says: ``name{label="value",...}``, labels by name, to number."""
@@ -98,10 +110,17 @@ class Server:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on now.
+
+    Not one that the kernel may give to a connection before the server comes to listen.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    anything = random.SystemRandom()  # vLLM seeds the module's own with the same number everywhere
+    while True:
+        port = anything.randrange(10_000, first)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

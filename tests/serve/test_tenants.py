@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.serve.browser import Tab
 from tests.serve.server import MODEL, STRICT, serve
 from tests.serve.tenants import BE, HELLO, LS, Tenants
 from vllm_qllm import keys as keys_command
@@ -395,3 +397,77 @@ def test_the_file_is_read_again(tenants: Tenants, capsys: pytest.CaptureFixture[
     tenants.file.write_text(good)
     assert keys_command.main(["revoke", "late", "sha256:", "--file", file]) == 0
     until(401, ask)
+
+
+STATE = "document.getElementById('state').dataset.state"
+
+
+def give_key(tab: Tab, key: str) -> None:
+    """As a person does: type it, and press Enter."""
+    tab.evaluate("document.getElementById('key-value').focus()")
+    tab.call("Input.insertText", text=key)
+    tab.press("Enter")
+
+
+@pytest.mark.covers("Status page", "eager")
+@pytest.mark.covers("Tenants", "eager")
+def test_the_status_page_is_for_operators(tenants: Tenants, tab: Tab) -> None:
+    server = tenants.server
+    assert server is not None
+    for path in ("/qllm/status", "/qllm/timeline"):
+        for tenant, expected in ((None, 401), ("zyxwrongkey", 401), ("web", 403)):
+            with tenants.http(tenant) as client:
+                answer = client.get(path)
+            assert answer.status_code == expected and "jobs" not in answer.text
+    with tenants.http(None) as client:
+        page = client.get("/qllm/")
+        assert page.status_code == 200 and "web" not in page.text
+    refusals = 'qllm_refusals_total{class="none",reason="%s",tenant="%s"}'
+    tab.look(1440, 900)
+    tab.open(f"{tenants.url}/qllm/")
+    tab.wait_for(f"{STATE} === 'key'")
+    before = server.samples()[refusals % ("no_key", "none")]
+    give_key(tab, tenants.keys["web"])
+    tab.wait_for("document.getElementById('key-reason').textContent.includes('for operators')")
+    wrong = server.samples()[refusals % ("operator", "web")]
+    time.sleep(5)  # it would have asked twice more
+    after = server.samples()
+    assert after[refusals % ("operator", "web")] == wrong
+    assert after[refusals % ("no_key", "none")] == before
+    # Nothing is shown to who may not see it, and nothing is there.
+    assert tab.evaluate("document.getElementById('main').hidden")
+    assert tab.evaluate("document.querySelectorAll('.card, tbody tr').length") == 0
+    if directory := os.environ.get("STATUS_PICTURES"):
+        tab.picture(Path(directory, "key.png"))
+    give_key(tab, tenants.keys["admin"])
+    tab.wait_for(f"{STATE} === 'serving' && document.getElementById('tenants').rows.length > 0")
+    # The timeline is off here: the page says so, and how to turn it on.
+    assert "--priority-config '{\"timeline\": true}'" in tab.text("#timeline-off")
+    assert tab.evaluate("document.getElementById('timeline').hidden")
+    cells = "[...row.cells].map((cell) => cell.innerText.trim())"
+    rows = tab.evaluate(f"[...document.getElementById('tenants').rows].map((row) => {cells})")
+    samples = server.samples()
+    numbers = {(row[0], row[1]): [int(n) for n in row[2:5]] for row in rows}
+    for (tenant, cls), (requests, in_flight, refused) in numbers.items():
+        tenant, cls = tenant.replace("(not known)", "none"), cls.replace("(none)", "none")
+        label = f'{{class="{cls}",tenant="{tenant}"}}'
+        assert requests == samples.get(f"qllm_tenant_requests_total{label}", 0)
+        assert in_flight == samples.get(f"qllm_tenant_in_flight{label}", 0)
+        said = [
+            n
+            for key, n in samples.items()
+            if key.startswith(f'qllm_refusals_total{{class="{cls}",')
+            and key.endswith(f'tenant="{tenant}"}}')
+        ]
+        assert refused == sum(said)
+    assert ("web", "(none)") in numbers and ("(not known)", "(none)") in numbers
+    assert not [
+        key for key in tenants.keys.values() if key in tab.evaluate("document.body.outerHTML")
+    ]
+    assert tab.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    if directory := os.environ.get("STATUS_PICTURES"):
+        tab.picture(Path(directory, "tenants.png"))
+    # Refusals are on the console: that is the browser's doing.
+    assert all("the server responded with a status of 40" in p for p in tab.problems), tab.problems
+    tab.open("about:blank")
+    tab.problems.clear()

@@ -76,4 +76,5 @@ def test_bad_seconds_are_named(server: Server, seconds: str) -> None:
 
 def test_it_is_documented_by_the_server(server: Server) -> None:
     paths = json.loads(server.get("/openapi.json"))["paths"]
-    assert [p["name"] for p in paths["/qllm/timeline"]["get"]["parameters"]] == ["seconds"]
+    parameters = paths["/qllm/timeline"]["get"]["parameters"]
+    assert [p["name"] for p in parameters] == ["seconds", "after"]
