@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = "benchmarks/results"
 # The instructions that decide how fast bf16 matrix products are.
 MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -32,11 +33,12 @@ def package(name: str) -> str:
 
 
 def commit() -> str:
-    """The commit checked out, with ``+`` when the tree differs from it."""
+    """The commit checked out, with ``+`` when the tree differs from it, results left out."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True)
+        others = (".", f":!{RESULTS}")
+        changed = subprocess.run([*git, "status", "--porcelain", *others], capture_output=True)
     except OSError:
         return "unknown"
     if head.returncode:

@@ -2,7 +2,7 @@
 have been measured already."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,11 @@ def trace_digests(variant: Variant, files: Traces) -> dict[str, str]:
 
 
 def cells(
-    scenarios: Iterable[Scenario],
+    scenarios: Sequence[Scenario],
     names: Sequence[str] | None = None,
     rounds: int = 1,
     *,
+    share: int = 1,
     quick: bool = False,
 ) -> list[Cell]:
     """All runs: in each round, every scenario under each of its systems in turn.
@@ -137,22 +138,29 @@ def cells(
 
     Args:
         names: systems in place of the scenarios' own.
-        quick: only a scenario's quick variants, and ordered by system, so that one start of a
-            server does for all scenarios.
+        share: so many scenarios take turns under each system, so that one start of a server does
+            for all of them. The systems of one scenario are further apart in time then.
+        quick: only a scenario's quick variants, and all scenarios share.
     """
     found = []
     for round_ in range(rounds):
-        for scenario in scenarios:
-            variants = scenario.variants
-            if quick:
-                variants = tuple(variants[i] for i in scenario.quick)
-            for name in names or scenario.systems:
-                system = systems.find(name)
-                found += [Cell(scenario, v, name, system, round_) for v in variants]
-    if quick:
-        order = {cell.system.arguments: i for i, cell in reversed(list(enumerate(found)))}
-        found.sort(key=lambda cell: (cell.round, order[cell.system.arguments]))
+        for group in batched(scenarios, len(scenarios) if quick else share):
+            runs = [
+                Cell(scenario, variant, name, systems.find(name), round_)
+                for scenario in group
+                for name in names or scenario.systems
+                for variant in scenario.tried(quick)
+            ]
+            if len(group) > 1:
+                first = [c.system.arguments for c in runs].index
+                runs.sort(key=lambda c: (first(c.system.arguments), c.scenario.arguments))
+            found += runs
     return found
+
+
+def batched(scenarios: Sequence[Scenario], size: int) -> list[Sequence[Scenario]]:
+    """Them in order, so many at a time."""
+    return [scenarios[i : i + size] for i in range(0, len(scenarios), size)]
 
 
 def finished(path: Path, key: str) -> bool:

@@ -8,6 +8,7 @@
 | tiny-llama    | 0.23 M     | 4      | 64     | dense         | float32  | tests, no experts   |
 | small-mixtral | 317 M      | 12     | 768    | 8, two active | bfloat16 | the demo            |
 | mixtral-747m  | 747 M      | 16     | 1024   | 8, two active | bfloat16 | the benchmark       |
+| wide-mixtral  | 710 M      | 2      | 1024   | 8, two active | bfloat16 | tests on a GPU      |
 
 Random weights at the usual spread (0.02) give a model whose next token depends on its last token
 alone, so that it repeats itself whatever the KV cache holds, and no test of equal tokens could
@@ -59,6 +60,7 @@ SHAPES = {
     "tiny-llama": Shape(64, 4, 4, 2, 32, 128, 0, 0, "float32"),
     "small-mixtral": Shape(768, 12, 12, 4, 64, 1344, 8, 2, "bfloat16"),
     "mixtral-747m": Shape(1024, 16, 16, 4, 64, 1792, 8, 2, "bfloat16"),
+    "wide-mixtral": Shape(1024, 2, 16, 4, 64, 14336, 8, 2, "bfloat16", max_tokens=8192),
 }
 
 # Gains: the spread of a projection's output for an input of spread one.

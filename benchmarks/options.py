@@ -45,6 +45,9 @@ def parse(about: str | None, words: Sequence[str] | None = None) -> argparse.Nam
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help=", ".join(systems.SYSTEMS))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--share", type=int, default=1, metavar="N", help="start each server once for N scenarios"
+    )
     parser.add_argument("--quick", action="store_true", help="a small model, few seconds each")
     parser.add_argument("--seconds", type=seconds_option, help="window of a run")
     parser.add_argument("--warm-up", type=seconds_option, help="seconds of load before it")
@@ -81,6 +84,8 @@ def parse(about: str | None, words: Sequence[str] | None = None) -> argparse.Nam
         parser.error(f"name a scenario: {names}")
     if arguments.rounds < 1:
         parser.error(f"--rounds is {arguments.rounds}; it must be at least 1")
+    if arguments.share < 1:
+        parser.error(f"--share is {arguments.share}; it must be at least 1")
     if arguments.url and len(arguments.systems or ()) != 1:
         parser.error("--url serves one system: name it with --systems")
     arguments.scenarios = list(dict.fromkeys(chosen))

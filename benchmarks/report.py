@@ -8,6 +8,7 @@ from benchmarks.groups import Group, Reader, Results, middle
 from benchmarks.labels import caption, first, heading, ratio
 from benchmarks.markdown import table
 from benchmarks.record import BE, KINDS, LS, Record
+from benchmarks.responses import LS_BEHIND_BE
 from benchmarks.summary import (
     Bounds,
     attainment,
@@ -114,6 +115,7 @@ def engine_table(results: Results, scenario: str) -> str:
                 between([c.queueing for c in ls], "p50"),
                 between([c.queueing for c in ls], "p99"),
                 *response(group),
+                *exact_response(group, LS_BEHIND_BE),
                 f"{by_ls / requests[0]:.2f}" if ours and requests[0] else "-",
                 f"{of_be / requests[1]:.2f}" if ours and requests[1] else "-",
                 f"{sum(map(preemptions, group.good)):.0f}",
@@ -122,18 +124,26 @@ def engine_table(results: Results, scenario: str) -> str:
             ]
         )
     columns = ["queueing p50 ms", "p99", "LS response p50 ms", "p99", "max"]
+    columns += ["behind BE p50 ms", "p99", "max"]
     columns += ["suspensions per LS", "per BE", "preempted", "LS tokens equal", "BE"]
     return table([*heading(results, scenario), *columns], rows) if rows else "Nothing ran."
 
 
 def response(group: Group) -> list[str]:
     """p50, p99 and max of the response time in ms: exact where recorded, else a bucket's bounds."""
-    exact = [t for r in group.good for t in r.responses.get(LS, ())]
-    if exact:
-        found = spread([seconds * 1e3 for seconds in exact])
-        return [number(found.p50), number(found.p99), number(found.max)]
+    if any(LS in r.responses for r in group.good):
+        return exact_response(group, LS)
     bounds = [of_class(r, LS).response for r in group.good]
     return [between(bounds, "p50"), between(bounds, "p99"), "-"]
+
+
+def exact_response(group: Group, kind: str) -> list[str]:
+    """p50, p99 and max in ms of the response times recorded exactly."""
+    times = [seconds * 1e3 for r in group.good for seconds in r.responses.get(kind, ())]
+    if not times:
+        return ["-", "-", "-"]
+    found = spread(times)
+    return [number(found.p50), number(found.p99), number(found.max)]
 
 
 def goodput(results: Results, scenario: str) -> str:

@@ -117,6 +117,7 @@ def main(words: Sequence[str] | None = None) -> int:
         [SCENARIOS[name] for name in arguments.scenarios],
         arguments.systems or (QUICK if quick else None),
         arguments.rounds,
+        share=arguments.share,
         quick=quick,
     )
     print(sentence(conditions()), file=sys.stderr)

@@ -55,6 +55,14 @@ def qllm(
     return System(f"plugin, {about}", flags, kinds, LOWER_FIRST, ours=True)
 
 
+def shared(max_wait_ms: float, slice_ms: float) -> list[dict[str, object]]:
+    """The usual classes, where held-back BE runs for a slice after each wait."""
+    return [
+        {"name": "latency_sensitive", "max_priority": 0},
+        {"name": "best_effort", "max_wait_ms": max_wait_ms, "slice_ms": slice_ms},
+    ]
+
+
 SYSTEMS = {
     # These three differ in load alone: one server serves them in turn.
     "ls-alone": System("stock vLLM, LS only", budget(2048), (LS,)),
@@ -76,6 +84,8 @@ SYSTEMS = {
     "be-alone-strict": qllm("strict, BE only", "strict", kinds=(BE,)),
     "strict-8192": qllm("preempting inside the step, 8192-token budget", "strict", tokens=8192),
     "strict-spill": qllm("KV of preempted requests on the host", "strict", spill_bytes=2 << 30),
+    # A fifth of the time for work that is held back, in slices of ten milliseconds.
+    "strict-share": qllm("strict, 10 ms of BE after 40 ms of LS", "strict", classes=shared(40, 10)),
     # What throughput costs: urgent decodes may take longer, best-effort ones come along.
     "strict-ride": qllm("strict with ride_slowdown 2.5", "strict", ride_slowdown=2.5),
 }

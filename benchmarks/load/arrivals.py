@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Protocol
 
 
@@ -14,8 +14,8 @@ class Arrivals(Protocol):
     def rate(self) -> float:
         """Mean number of arrivals a second."""
 
-    def gap(self, draw: random.Random) -> float:
-        """Seconds to the next arrival."""
+    def gaps(self, draw: random.Random) -> Iterator[float]:
+        """Seconds to the first arrival, from it to the second, and so on for ever."""
 
 
 def positive(name: str, value: float) -> None:
@@ -33,8 +33,8 @@ class Poisson:
     def __post_init__(self) -> None:
         positive("rate", self.rate)
 
-    def gap(self, draw: random.Random) -> float:
-        return draw.expovariate(self.rate)
+    def gaps(self, draw: random.Random) -> Iterator[float]:
+        return iter(lambda: draw.expovariate(self.rate), None)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,36 @@ class Gamma:
         positive("rate", self.rate)
         positive("cv", self.cv)
 
-    def gap(self, draw: random.Random) -> float:
+    def gaps(self, draw: random.Random) -> Iterator[float]:
         shape = self.cv**-2
-        return draw.gammavariate(shape, 1.0 / (shape * self.rate))
+        return iter(lambda: draw.gammavariate(shape, 1.0 / (shape * self.rate)), None)
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """``size`` requests at once, ``every`` so many seconds; the first half of that after the start.
+
+    Nothing is drawn: where one burst more or less in the window would decide.
+    """
+
+    size: int
+    every: float
+
+    def __post_init__(self) -> None:
+        positive("size", self.size)
+        positive("every", self.every)
+
+    @property
+    def rate(self) -> float:
+        return self.size / self.every
+
+    def gaps(self, draw: random.Random) -> Iterator[float]:
+        yield self.every / 2
+        while True:
+            yield from repeat(0.0, self.size - 1)
+            yield self.every
 
 
 def times(arrivals: Arrivals, draw: random.Random) -> Iterator[float]:
     """When requests are due, in seconds, for ever."""
-    return accumulate(iter(lambda: arrivals.gap(draw), None))
+    return accumulate(arrivals.gaps(draw))

@@ -94,7 +94,7 @@ def _steps(
         its_colour = colours[span.args["class"]]
         if span.category == "step":
             _bar(axes, left, width, depth - 0.38, 0.76, facecolor=its_colour, ec="white", lw=0.6)
-        else:
+        elif span.category == "suspended":
             look = {"facecolor": "white", "ec": its_colour, "hatch": "//////", "lw": 0.0}
             _bar(axes, left, width, depth - 0.3, 0.6, **look)
     deepest = max((depth for depth, _ in steps), default=0)

@@ -17,6 +17,7 @@ OURS = {
     "strict-8192": "#004a75",
     "strict-layer": "#56B4E9",
     "strict-ride": "#7b6fd0",
+    "strict-share": "#332288",
     "step": "#009E73",
     "be-alone-strict": "#0072B2",
 }

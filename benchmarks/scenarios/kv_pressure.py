@@ -1,27 +1,32 @@
-"""(8) Best-effort contexts of 4000 tokens fill the KV cache, and urgent bursts need it."""
+"""(8) Best-effort contexts of 4000 tokens fill the KV cache, and urgent bursts need all of it.
 
-from benchmarks.load.arrivals import Gamma
+The urgent requests are short and many, as those of people are: they are let in for their prompts,
+and need more blocks as they go on. That is where stock vLLM preempts; a request that waits for its
+first block waits until somebody has finished.
+"""
+
+from benchmarks.load.arrivals import Bursts
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
 from benchmarks.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
-# Blocks of 128 tokens: three of the best-effort requests, or one prompt as long as the model takes.
+# Of 128 tokens. Three best-effort requests fill 96 of them, and so do the 32 of a burst.
 BLOCKS = 100
 
 SCENARIO = Scenario(
     name="kv-pressure",
-    question="What do best-effort requests lose when urgent bursts take their KV blocks?",
+    question="What do best-effort requests lose when urgent bursts need all KV blocks?",
     variants=(
         Variant(
             (
-                open_loop(LS, Gamma(0.4, cv=3.0), Fixed(2000, 8)),
-                ClosedLoop(BE, 3, Fixed(3600, 400)),
+                open_loop(LS, Bursts(size=32, every=24.0), Fixed(256, 32)),
+                ClosedLoop(BE, 3, Fixed(3800, 200)),
             )
         ),
     ),
-    times=Times(warm_up=20.0, seconds=120.0, drain=60.0),
+    times=Times(warm_up=24.0, seconds=96.0, drain=30.0),
     systems=("ls-alone", "be-alone", "priority-2048", "strict", "strict-spill"),
     arguments=("--block-size", "128", "--num-gpu-blocks-override", str(BLOCKS)),
 )

@@ -18,6 +18,6 @@ SCENARIO = Scenario(
     systems=(
         *("ls-alone", "be-alone", "fcfs"),
         *("priority-2048", "priority-512", "priority-256", "priority-threshold"),
-        *("step", "strict-layer", "strict", "be-alone-strict", "strict-ride"),
+        *("step", "strict-layer", "strict", "be-alone-strict", "strict-share", "strict-ride"),
     ),
 )

@@ -65,3 +65,7 @@ class Scenario:
     decode_slo: float = 10.0
     arguments: tuple[str, ...] = ()
     quick: tuple[int, ...] = (0,)
+
+    def tried(self, quick: bool) -> tuple[Variant, ...]:
+        """The variants of a whole or of a quick run."""
+        return tuple(self.variants[i] for i in self.quick) if quick else self.variants

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.arrivals import Arrivals, Gamma, Poisson, times
+from benchmarks.load.arrivals import Arrivals, Bursts, Gamma, Poisson, times
 from benchmarks.load.lengths import Fixed, LogNormal
 from benchmarks.load.streams import ClosedLoop, OpenLoop, Replay, open_loop, prompt_of
 from benchmarks.load.traces import Traces
@@ -29,6 +29,13 @@ def test_arrivals_have_their_rate_and_coefficient_of_variation(
     mean = statistics.fmean(gaps)
     assert 1 / mean == pytest.approx(2.0, rel=0.06)
     assert statistics.pstdev(gaps) / mean == pytest.approx(cv, rel=0.06)
+
+
+def test_a_burst_comes_all_at_once() -> None:
+    bursts = Bursts(size=3, every=10.0)
+    moments = list(islice(times(bursts, random.Random(1)), 7))
+    assert moments == [5.0, 5.0, 5.0, 15.0, 15.0, 15.0, 25.0]
+    assert bursts.rate == pytest.approx(0.3)
 
 
 def test_log_normal_lengths_have_their_mean_and_end_at_the_longest() -> None:
@@ -82,6 +89,8 @@ def test_lengths_of_a_closed_loop_do_not_depend_on_who_asks_when() -> None:
     [
         (lambda: Poisson(0.0), "rate is 0.0; it must be above 0"),
         (lambda: Poisson(float("nan")), "rate is nan; it must be above 0"),
+        (lambda: Bursts(0, 1.0), "size is 0; it must be above 0"),
+        (lambda: Bursts(1, -1.0), "every is -1.0; it must be above 0"),
         (lambda: Gamma(1.0, -1.0), "cv is -1.0; it must be above 0"),
         (lambda: Fixed(0, 5), "prompt is 0; it must be at least 1 token"),
         (lambda: Fixed(5, 0), "output is 0; it must be at least 1 token"),

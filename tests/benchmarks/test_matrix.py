@@ -47,17 +47,33 @@ def test_rounds_go_through_all_systems_in_turn() -> None:
 
 
 def test_every_run_has_a_file_of_its_own() -> None:
-    every = cells(SCENARIOS.values(), rounds=2)
+    every = cells(list(SCENARIOS.values()), rounds=2)
     paths = {path_of(Path(), c.blank(SETUP, FACTS)) for c in every}
     assert len(paths) == len(every) > 100
 
 
 def test_a_quick_run_starts_each_server_once() -> None:
-    chosen = cells(SCENARIOS.values(), QUICK, quick=True)
+    chosen = cells(list(SCENARIOS.values()), QUICK, quick=True)
     starts = [c.system.arguments for c in chosen]
     changes = sum(a != b for a, b in pairwise(starts))
     assert changes + 1 == len(set(starts)) == 2
     assert {c.scenario.name for c in chosen} == set(SCENARIOS)
+
+
+def test_scenarios_that_share_servers_do_the_same_runs_with_fewer_starts() -> None:
+    some = [SCENARIOS[name] for name in ("mix", "qllm", "conserve", "kv-pressure")]
+
+    def starts(runs: list[Cell]) -> int:
+        servers = [(c.scenario.arguments, c.system.arguments) for c in runs]
+        return 1 + sum(a != b for a, b in pairwise(servers))
+
+    alone, shared = cells(some), cells(some, share=3)
+    assert sorted(map(str, shared)) == sorted(map(str, alone))
+    assert starts(shared) < starts(alone)
+    ends = shared[-len(cells(some[3:])) :]
+    assert [c.scenario for c in ends] == [some[3]] * len(ends)  # the fourth by itself
+    first = [c.scenario.name for c in shared if c.name == "strict"][:3]
+    assert first == ["mix", "qllm", "qllm"]
 
 
 def test_the_commit_alone_makes_no_other_run_but_source_seed_load_and_system_do() -> None:
@@ -111,6 +127,7 @@ def test_a_missing_trace_fails_its_run_before_a_server_is_started(tmp_path: Path
         (["nope"], "no scenario named 'nope'; there are: all, mix"),
         ([], "name a scenario: all, mix"),
         (["mix", "--systems", "nope"], "no system named 'nope'; there are: ls-alone"),
+        (["mix", "--share", "0"], "--share is 0; it must be at least 1"),
         (["mix", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
         (["mix", "--seconds", "-1"], "'-1' is not above 0"),
         (["mix", "--trace", "XX=a.csv"], "'XX=a.csv' is not LS=FILE or BE=FILE"),
