@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vllm.distributed.kv_transfer import get_kv_transfer_group
 
 from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
@@ -23,6 +24,7 @@ from tests.kv.spilling import (
     spilling,
     squeeze,
 )
+from vllm_qllm.kv.connector import SpillConnector
 from vllm_qllm.kv.costs import Costs
 from vllm_qllm.kv.file_tier import FileTier
 
@@ -171,5 +173,46 @@ def test_what_could_not_be_restored_for_an_aborted_request_is_not_hit(
     again = engine.add(tokens, 8, BE)
     engine.run()
     assert_same(engine.results[again], expected, "the same prompt again")
+    assert_nothing_kept(engine)
+    engine.reset()
+
+
+def test_a_step_is_suspended_while_it_restores(
+    engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is urgent then takes all slots, or aborts the one that comes back: no wrong token."""
+    engine = spilling(engine_for, SMALLEST)
+    spill_in_turn(monkeypatch, [True])
+    victim, other = prompt(1, 150), prompt(4, 150)
+    expected = [engine.alone(tokens, 30) for tokens in (victim, other)]
+    connector = get_kv_transfer_group()
+    assert isinstance(connector, SpillConnector)
+    due: list[int] = []
+    for leaves in (False, True):
+        came_back = engine.add(victim, 30, BE)
+        beside = engine.add(other, 30, BE)
+        while not (engine.results[came_back].tokens and engine.results[beside].tokens):
+            engine.step()
+        # It needs all blocks: those of both are overwritten.
+        engine.add(prompt(2, 480), 2, LS)
+        due.clear()
+
+        def act(leaves: bool = leaves, came_back: str = came_back) -> None:
+            if left := len(connector._steps[-1].due):
+                due.append(left)
+                if len(due) == 1:
+                    engine.add(prompt(3, 200), 2, LS)
+                    if leaves:
+                        engine.abort(came_back)
+
+        engine.on_suspended = act
+        engine.run()
+        engine.on_suspended = lambda: None
+        assert due, "no step was suspended between the layers that restore"
+        assert_same(engine.results[beside], expected[1], "the one beside it")
+        again = engine.add(victim, 30, BE)
+        engine.run()
+        for request_id in {again} if leaves else {again, came_back}:
+            assert_same(engine.results[request_id], expected[0], f"leaves: {leaves}")
     assert_nothing_kept(engine)
     engine.reset()

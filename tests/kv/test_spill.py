@@ -34,8 +34,11 @@ def test_a_spilled_request_comes_back_from_its_slots() -> None:
     assert host.tokens("a") == 40 and host.held() == {"a": 300}
     # Its first block is still cached: the other two come from the host.
     host.admit("a", [7, 4, 5, 6], start=16, tokens=24)
-    assert host.take_copies().back == [(1, 4), (2, 5)]
+    copies = host.take_copies()
+    assert copies.back == [(1, 4)]
+    assert copies.partial == [(2, 5)], "the step fills the rest of it"
     assert host.tokens("a") == 0
+    host.restored({"a"})
     # Full blocks stay copied; the half-filled one has to be copied anew.
     assert host.preempt(request("a", 50), [7, 4, 5, 6])
     assert [block for block, _ in host.take_copies().out] == [5, 6]
@@ -73,9 +76,25 @@ def test_what_this_step_reads_or_writes_makes_no_room() -> None:
     copies = host.take_copies()
     assert not {slot for _, slot in copies.out} & {slot for slot, _ in copies.back}
     assert host.tokens("b") == 16, "one slot was free"
-    # In the next step a's slots are copied ahead only, and make room.
+    assert not host.preempt(request("c", 48), [7, 8, 9]), "its layers read them while it runs"
+    # When it has completed, a's slots are copied ahead only, and make room.
+    host.restored({"a"})
     assert host.preempt(request("c", 48), [7, 8, 9])
     assert host.tokens("c") == 48
+
+
+def test_what_a_suspended_step_still_reads_is_not_overwritten_when_its_request_is_gone() -> None:
+    host = spill(slots=3)
+    host.preempt(request("a", 40), [1, 2, 3])
+    host.take_copies()
+    host.admit("a", [1, 2, 3], 0, 40)
+    host.take_copies()
+    host.forget("a")
+    host.take_copies()
+    assert host.slots.free == 1, "the partial block was read before anything else"
+    host.restored({"a"})
+    host.take_copies()
+    assert host.slots.free == 3
 
 
 def test_with_too_little_room_the_beginning_is_kept() -> None:
@@ -169,6 +188,16 @@ def test_every_block_comes_back_as_it_went_whatever_happens() -> None:
     computed = dict.fromkeys("abcdef", 0)
     wanted: dict[int, tuple[str, int, int]] = {}
     restored = 0
+    # Full blocks that a step of each request reads, which is not completed.
+    reads: dict[str, list[tuple[int, int]]] = {}
+    begins: set[str] = set()  # in the step that is put together
+
+    def read(pairs: list[tuple[int, int]]) -> None:
+        nonlocal restored
+        for slot, block in pairs:
+            whose, index, tokens = stored[slot]
+            assert (whose, index) == wanted[block][:2] and tokens >= wanted[block][2]
+            restored += 1
 
     def holds(name: str) -> list[int]:
         """Blocks that hold all that a request has computed."""
@@ -178,21 +207,24 @@ def test_every_block_comes_back_as_it_went_whatever_happens() -> None:
             content[ids[-1]] = name, index, min(BLOCK, computed[name] - index * BLOCK)
         return ids
 
-    for _ in range(5000):
+    for _ in range(10000):
         name = rng.choice("abcdef")
         waits = host.tokens(name)
-        match rng.randrange(6):
-            case 0 if not waits:
+        runs = name in reads
+        match rng.randrange(7):
+            case 0 if not waits and not runs:
                 host.preempt(request(name, computed[name]), holds(name))
                 computed[name] = host.tokens(name)
             case 1 if waits:
                 start = BLOCK * rng.randrange(waits // BLOCK + 1)
                 ids = holds(name)
+                reads[name] = []
+                begins.add(name)
                 host.admit(name, ids, start, waits - start)
                 wanted |= {block: content[block] for block in ids[start // BLOCK :]}
-            case 2 if not waits:
+            case 2 if not waits and not runs:
                 host.copy_ahead(request(name, computed[name]), holds(name), rng.randrange(5))
-            case 3 if not waits:
+            case 3 if not waits and not runs:
                 computed[name] = min(7 * BLOCK, computed[name] + rng.randrange(40))
             case 4 if rng.random() < 0.3:
                 host.forget(name)
@@ -200,12 +232,15 @@ def test_every_block_comes_back_as_it_went_whatever_happens() -> None:
             case 5:
                 copies = host.take_copies()
                 stored |= {slot: content[block] for block, slot in copies.out}
-                for slot, block in copies.back:
-                    whose, index, tokens = stored[slot]
-                    assert (whose, index) == wanted[block][:2] and tokens >= wanted[block][2]
-                    restored += 1
-                wanted.clear()
+                read(copies.partial)
+                for pair in copies.back:
+                    reads[wanted[pair[1]][0]].append(pair)
+                begins.clear()
+            case 6 if runs and name not in begins:
+                read(reads.pop(name))
+                host.restored({name})
         owned = [slot for c in host._contexts.values() for slot in c.slots]
         assert len(set(owned)) == len(owned)
-        assert len(owned) + host.slots.free + len(host.slots._next_step) == 20
+        back = [*host.slots._next_step, *host.slots._later]
+        assert len(owned) + host.slots.free + len(back) == 20
     assert restored > 500

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 
 from vllm_qllm.kv.copies import CopyReport
 from vllm_qllm.kv.file_tier import FileTier
-from vllm_qllm.kv.memory_tier import MemoryTier
+from vllm_qllm.kv.memory_tier import MemoryTier, runs
 from vllm_qllm.kv.mover import Mover, Tier, block_views
 
 BLOCKS, SLOTS = 6, 4
@@ -117,7 +118,38 @@ def test_nothing_is_left_by_a_killed_process(tmp_path: Path) -> None:
 
 def test_layers_that_share_a_cache_are_copied_once() -> None:
     cache = torch.zeros(BLOCKS * 2, 3)
-    assert [view.shape for view in block_views([cache, cache], BLOCKS)] == [(BLOCKS, 2, 3)]
+    views = block_views({"first": cache, "second": cache}, BLOCKS)
+    assert {name: view.shape for name, view in views.items()} == {"first": (BLOCKS, 2, 3)}
+    other = torch.zeros(BLOCKS, 3)
+    mover = Mover({"first": cache, "second": cache, "third": other}, BLOCKS, SLOTS)
+    assert mover.layers == {"first", "third"}
+    assert mover.served == {"third"}, "which of the others reads first is not known"
+
+
+def test_neighbours_are_copied_together() -> None:
+    assert list(runs([], [])) == []
+    assert list(runs([4, 5, 6, 8, 9], [0, 1, 3, 4, 5])) == [(4, 0, 2), (6, 3, 1), (8, 4, 2)]
+    rng = random.Random(0)
+    for _ in range(200):
+        from_, to = ([rng.randrange(6) for _ in range(7)] for _ in range(2))
+        pairs = [(a + i, b + i) for a, b, n in runs(from_, to) for i in range(n)]
+        assert pairs == list(zip(from_, to, strict=True))
+
+
+def test_a_layer_is_read_alone() -> None:
+    cache = layers(torch.bfloat16)
+    was = [layer.clone() for layer in cache]
+    mover = Mover({str(i): layer for i, layer in enumerate(cache)}, BLOCKS, SLOTS)
+    assert mover.served == {"0", "1", "2"}
+    report = CopyReport()
+    mover.out([(1, 0), (4, 1)], report)
+    for layer in cache:
+        layer.zero_()
+    mover.back_layer("1", [(0, 2), (1, 3)], report)
+    assert not cache[0].any() and not cache[2].any()
+    assert torch.equal(cache[1][2], was[1][1]) and torch.equal(cache[1][3], was[1][4])
+    assert report.back == 0 and report.back_seconds > 0, "the caller counts blocks"
+    mover.close()
 
 
 def test_a_mover_says_what_it_did(tmp_path: Path) -> None:

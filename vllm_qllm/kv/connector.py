@@ -7,6 +7,7 @@ calls of a worker: what belongs to a step is on a stack.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 from vllm.logger import init_logger
+from vllm.model_executor.layers.attention import Attention
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec
@@ -31,6 +33,22 @@ from vllm_qllm.kv.mover import Mover
 from vllm_qllm.kv.spill import Spill
 
 logger = init_logger("vllm.qllm")
+
+
+@dataclass
+class StepCopies:
+    """The copies of a step that has begun.
+
+    Attributes:
+        report: what they took.
+        failed: KV blocks that could not be restored.
+        due: layers that still have to copy their part of ``copies.back``.
+    """
+
+    copies: Copies
+    report: CopyReport
+    failed: set[int] = field(default_factory=set)
+    due: set[str] = field(default_factory=set)
 
 
 class SpillConnector(KVConnectorBase_V1, SupportsHMA):
@@ -65,8 +83,9 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         self._blocks = kv_cache_config.num_blocks
         self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
         self._mover: Mover | None = None
-        # Of each step that has begun: its copies, what they took, and the blocks that failed.
-        self._steps: list[tuple[Copies, CopyReport, set[int]]] = []
+        # Layers that ask for their part of what a step restores, before they read it.
+        self._asking: frozenset[str] = frozenset()
+        self._steps: list[StepCopies] = []
         self._report = CopyReport()  # of the step that begins
 
     @property
@@ -117,6 +136,9 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         """Make the host slots."""
         if self._slots:
             self._mover = Mover(kv_caches, self._blocks, self._slots, self._directory)
+            layers = self._vllm_config.compilation_config.static_forward_context
+            attention = {name for name, layer in layers.items() if isinstance(layer, Attention)}
+            self._asking = self._mover.served & attention
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         """Copy out the blocks that the step, which begins now, is going to use."""
@@ -128,7 +150,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Begin a step, on top of those that are suspended."""
         assert isinstance(connector_metadata, Copies)
-        self._steps.append((connector_metadata, self._report, set()))
+        self._steps.append(StepCopies(connector_metadata, self._report))
         super().bind_connector_metadata(connector_metadata)
 
     def clear_connector_metadata(self) -> None:
@@ -136,33 +158,50 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         self._steps.pop()
         super().clear_connector_metadata()
         if self._steps:
-            super().bind_connector_metadata(self._steps[-1][0])
+            super().bind_connector_metadata(self._steps[-1].copies)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """Copy back what the step's requests computed before they lost it.
 
-        vLLM calls this before the forward pass of a step that restores anything.
+        vLLM calls this before the forward pass of a step that restores anything. What layers can
+        ask for is left to them: between two of them the step can be suspended.
         """
-        copies, report, failed = self._steps[-1]
-        if self._mover:
-            failed |= self._mover.back(copies.back, report)
+        step = self._steps[-1]
+        if self._mover is None:
+            return
+        step.failed |= self._mover.back(step.copies.partial, step.report)
+        if self._asking and step.copies.back:
+            step.report.back += len(step.copies.back)
+            step.due.update(self._asking)
+            # Layers of another kind do not ask.
+            for name in self._mover.layers - self._asking:
+                self._mover.back_layer(name, step.copies.back, step.report)
+        else:
+            step.failed |= self._mover.back(step.copies.back, step.report)
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Copy back the part of a layer that is about to read it, if it is the first to."""
+        step = self._steps[-1]
+        if layer_name in step.due:
+            assert self._mover is not None
+            step.due.remove(layer_name)
+            self._mover.back_layer(layer_name, step.copies.back, step.report)
+
+    def wait_for_save(self) -> None:
+        """Copy back the part of every layer that this step did not run."""
+        for name in sorted(self._steps[-1].due):
+            self.wait_for_layer_load(name)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks of the step that ends which could not be restored."""
-        return self._steps[-1][2]
+        return self._steps[-1].failed
 
     def build_connector_worker_meta(self) -> CopyReport | None:
         """What the copies of the step that ends took, those of steps nested in it left out."""
-        return self._steps[-1][1] if self._mover else None
-
-    def wait_for_layer_load(self, layer_name: str) -> None:
-        """All layers are there before the first one runs."""
+        return self._steps[-1].report if self._mover else None
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **_: Any) -> None:
-        """Blocks are copied between steps, not while they are written."""
-
-    def wait_for_save(self) -> None:
-        """As above."""
+        """Blocks are copied to the host between steps, not while they are written."""
 
     def shutdown(self) -> None:
         """Give the host slots back."""

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -28,17 +30,20 @@ class Tier(Protocol):
         """Give everything back."""
 
 
-def block_views(caches: Iterable[torch.Tensor], blocks: int) -> list[torch.Tensor]:
-    """Each layer's cache as [blocks, ...], without layers that share another's.
+def block_views(caches: Mapping[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
+    """Each layer's cache as [blocks, ...], without layers that share an earlier one's.
 
     A backend may divide a block of the scheduler into several of its own.
     """
-    views: dict[int, torch.Tensor] = {}
-    for cache in caches:
+    views: dict[str, torch.Tensor] = {}
+    seen = set()
+    for name, cache in caches.items():
         divided, rest = divmod(cache.shape[0], blocks)
         assert not rest, f"{tuple(cache.shape)} does not hold {blocks} blocks"
-        views.setdefault(cache.data_ptr(), cache.unflatten(0, (blocks, divided)))
-    return list(views.values())
+        if cache.data_ptr() not in seen:
+            seen.add(cache.data_ptr())
+            views[name] = cache.unflatten(0, (blocks, divided))
+    return views
 
 
 class Mover:
@@ -58,33 +63,71 @@ class Mover:
         slots: int,
         directory: Path | None = None,
     ) -> None:
-        layers = block_views(caches.values(), blocks)
+        views = block_views(caches, blocks)
+        layers = list(views.values())
+        self._places = {name: place for place, name in enumerate(views)}
+        users = Counter(cache.data_ptr() for cache in caches.values())
+        self._single = frozenset(n for n, cache in caches.items() if users[cache.data_ptr()] == 1)
+        self._on_gpu = layers[0].is_cuda
+        self._memory: MemoryTier | None = None
         self._tier: Tier
         if directory is None:
-            self._tier = MemoryTier(layers, slots)
+            self._tier = self._memory = MemoryTier(layers, slots)
         else:
             self._tier = FileTier(layers, slots, directory)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Names of all caches, each that of its first layer."""
+        return frozenset(self._places)
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Names of the layers that may ask :meth:`back_layer` for their part.
+
+        None of a file, whose blocks are checked whole, and none on a GPU: a layer that is replayed
+        from a CUDA graph asks for nothing. Of layers that share a cache nobody knows the first.
+        """
+        return self._single if self._memory and not self._on_gpu else frozenset()
 
     def out(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
         """Copy (block, slot) pairs to the host; one that fails cannot be read back."""
         if pairs:
-            began = time.monotonic()
             blocks, slots = zip(*pairs, strict=True)
-            report.errors += len(self._tier.write(blocks, slots))
+            with self._timed() as took:
+                report.errors += len(self._tier.write(blocks, slots))
             report.out += len(pairs)
-            report.out_seconds += time.monotonic() - began
+            report.out_seconds += took[0]
 
     def back(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> set[int]:
         """Copy (slot, block) pairs from the host; returns the blocks that failed."""
         if not pairs:
             return set()
-        began = time.monotonic()
         slots, blocks = zip(*pairs, strict=True)
-        failed = self._tier.read(slots, blocks)
+        with self._timed() as took:
+            failed = self._tier.read(slots, blocks)
         report.back += len(pairs)
-        report.back_seconds += time.monotonic() - began
+        report.back_seconds += took[0]
         return set(failed)
+
+    def back_layer(self, name: str, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
+        """Copy one layer's part of (slot, block) pairs, which the caller counts, from the host."""
+        assert self._memory is not None
+        slots, blocks = zip(*pairs, strict=True)
+        with self._timed() as took:
+            self._memory.read_layer(self._places[name], slots, blocks)
+        report.back_seconds += took[0]
 
     def close(self) -> None:
         """Give the host slots back."""
         self._tier.close()
+
+    @contextmanager
+    def _timed(self) -> Iterator[list[float]]:
+        """Seconds that its body took, once it is done."""
+        took: list[float] = []
+        began = time.monotonic()
+        yield took
+        if self._on_gpu:
+            torch.cuda.current_stream().synchronize()
+        took.append(time.monotonic() - began)

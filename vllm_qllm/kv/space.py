@@ -78,8 +78,12 @@ def configure(vllm_config: Any, config: PriorityConfig) -> None:
     if not config.spill_bytes:
         return
     reasons = []
-    if (device := vllm_config.device_config.device_type) != "cpu":
+    device = vllm_config.device_config.device_type
+    if device not in ("cpu", "cuda"):
         reasons.append(f"device {device!r}")
+    workers = vllm_config.parallel_config.world_size
+    if device == "cuda" and workers > 1:
+        reasons.append(f"{workers} GPUs")
     if vllm_config.model_config.is_encoder_decoder:
         reasons.append("encoder-decoder models")
     if vllm_config.model_config.is_hybrid or vllm_config.model_config.is_attention_free:
@@ -91,7 +95,14 @@ def configure(vllm_config: Any, config: PriorityConfig) -> None:
             ", ".join(reasons),
         )
         return
-    refuse(config, vllm_config.parallel_config.world_size, kv_cache_memory(vllm_config))
+    if device == "cuda":
+        logger.warning(
+            "spill_bytes is %d: what copies KV between a GPU and the host has been run on no GPU "
+            "by its authors yet.",
+            config.spill_bytes,
+        )
+    kv_cache_bytes = kv_cache_memory(vllm_config) if device == "cpu" else 0
+    refuse(config, workers, kv_cache_bytes)
     vllm_config.kv_transfer_config = KVTransferConfig(
         kv_connector="SpillConnector",
         kv_connector_module_path="vllm_qllm.kv.connector",

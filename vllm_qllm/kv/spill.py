@@ -35,9 +35,10 @@ class Spill:
 
     A request that is about to lose its blocks is *spilled* when copying them back promises to be
     faster than computing them again. The copies out run at the start of the step that takes the
-    blocks, before it computes anything; those back at the start of the step that resumes the
-    request. Blocks of less urgent requests are copied *ahead*, a few in each of their own steps,
-    so that a more urgent step that takes them has little to wait for.
+    blocks, before it computes anything; those back in the step that resumes the request, whose
+    layers may each wait for their own part. Blocks of less urgent requests are copied *ahead*, a
+    few in each of their own steps, so that a more urgent step that takes them has little to wait
+    for.
 
     Args:
         slots: host slots, each of one KV block.
@@ -52,8 +53,9 @@ class Spill:
         self._block_bytes = block_bytes
         self._contexts: dict[str, Context] = {}
         self._copies = Copies()
-        # Who restores a block in a step that is not completed.
+        # In steps that are not completed: who restores a block, and the slots that each reads.
         self._restoring: dict[int, str] = {}
+        self._reading: dict[str, list[int]] = {}
 
     def tokens(self, request_id: str) -> int:
         """Tokens of a waiting request that can be restored."""
@@ -148,7 +150,9 @@ class Spill:
         for other, context in self._contexts.items():
             if missing <= 0:
                 return
-            if other != request_id and not context.tokens and not context.busy:
+            if other == request_id or other in self._reading:
+                continue
+            if not context.tokens and not context.busy:
                 missing -= len(context.slots)
                 self.slots.give_back_at_once(context.slots)
                 context.slots.clear()
@@ -165,9 +169,13 @@ class Spill:
             return
         if tokens:
             first, last = start // self._block_size, cdiv(start + tokens, self._block_size)
-            back = zip(context.slots[first:last], blocks[first:last], strict=True)
-            self._copies.back += back
+            full = (start + tokens) // self._block_size
+            pairs = list(zip(context.slots[first:last], blocks[first:last], strict=True))
+            self._copies.back += pairs[: full - first]
+            self._copies.partial += pairs[full - first :]
             context.busy = True
+            self._reading[request_id] = context.slots[first:full]
+            self.slots.hold(self._reading[request_id])
             self._restoring.update(dict.fromkeys(blocks[first:last], request_id))
         # It holds its blocks again. What is full on the host stays as copied ahead.
         full = context.tokens // self._block_size
@@ -214,3 +222,5 @@ class Spill:
         done = [block for block, request_id in self._restoring.items() if request_id in ids]
         for block in done:
             del self._restoring[block]
+        for request_id in ids & self._reading.keys():
+            self.slots.let_go(self._reading.pop(request_id))

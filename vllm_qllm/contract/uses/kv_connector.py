@@ -30,6 +30,18 @@ CONNECTOR = (
         ),
     ),
     *uses(
+        "vllm.model_executor.layers.attention.kv_transfer_utils:",
+        body(
+            "maybe_transfer_kv_layer",
+            "kv.connector:SpillConnector.wait_for_layer_load",
+            "Asks for a layer's KV before anything reads it, though not before it is written.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.simple_kv_offload.cuda_mem_ops:",
+        signature("pin_tensor", "kv.memory_tier:MemoryTier", "Pins host memory as it is."),
+    ),
+    *uses(
         "vllm.v1.core.sched.scheduler:Scheduler",
         signature(
             "_build_kv_connector_meta",
