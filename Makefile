@@ -1,4 +1,4 @@
-# make setup | test | test-deploy | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
+# make setup | test | test-all | test-deploy | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -22,12 +22,13 @@ WORKERS := $(if $(filter-out 1,$(JOBS)),-n $(JOBS))
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test test-gpu test-deploy deploy-tools soak compatibility patches lint demo \
+.PHONY: help setup test test-all test-gpu test-deploy deploy-tools soak compatibility patches lint demo \
   bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
-	@echo "make test         all tests; JOBS=2: in two processes"
+	@echo "make test         the tests, in 20 minutes; JOBS=2: in two processes"
+	@echo "make test-all     these, and more combinations of what they test; ten minutes longer"
 	@echo "make test-gpu     what only a GPU can show; there, with vLLM for CUDA: PY=python3"
 	@echo "make test-deploy  what deploy/ holds: replicas, nginx, Prometheus, Ray; and the images, which needs root"
 	@echo "make deploy-tools nginx, Prometheus, Ray, a browser and checkers for tests, from apt and pip, into .deploy"
@@ -71,6 +72,9 @@ $(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/
 test: setup deploy-tools
 	$(PY) -m pytest $(WORKERS)
 
+test-all: setup deploy-tools
+	$(PY) -m pytest $(WORKERS) -m ""
+
 # Not after setup, which is vLLM on CPU: it runs where vLLM for CUDA, this plugin and pytest are installed.
 test-gpu:
 	$(PY) -m pytest tests/gpu
@@ -85,13 +89,13 @@ deploy-tools: setup
 	@$(PY) -m tests.deploy.tools
 
 compatibility: setup deploy-tools
-	$(PY) -m pytest $(WORKERS) --write-compatibility
+	$(PY) -m pytest $(WORKERS) -m "" --write-compatibility
 
 patches: setup
 	@$(PY) -m patches.make
 
 soak: setup
-	SOAK_REQUESTS=10000 $(PY) -m pytest -s tests/serve/test_soak.py
+	SOAK_REQUESTS=10000 $(PY) -m pytest -s -m "" tests/serve/test_soak.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

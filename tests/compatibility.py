@@ -14,9 +14,12 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# The tests of `make test`, as pyproject.toml chooses them.
+USUAL = "not thorough"
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
 MODES = ("eager", "compiled", "tp2")
 # Every name that a test may use, in the order of the page.
@@ -186,28 +189,48 @@ class Compatibility:
         self._write = write
         self._claims: dict[str, list[Claim]] = {}
         self._failed: set[str] = set()
+        # Of tests that were skipped or left out: whether they would pass is not known.
+        self._open: list[Claim] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Let the reports of each test say what it covers; a wrong marker ends the run at once."""
         for item in items:
             item.user_properties += [("covers", claim) for claim in claims_of(item)]
 
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """What is left out says nothing."""
+        for item in items:
+            self._open += claims_of(item)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """The same of pytest-xdist: its processes choose, this one only hears of what they run."""
+        self._open += map(tuple, getattr(node, "workeroutput", {}).get("open claims", ()))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test counts when nothing of it failed or was skipped."""
-        claims = [tuple(value) for name, value in report.user_properties if name == "covers"]
-        self._claims[report.nodeid] = claims  # type: ignore[assignment]
+        claims: list[Claim] = [tuple(v) for name, v in report.user_properties if name == "covers"]
+        self._claims[report.nodeid] = claims
         if not report.passed:
             self._failed.add(report.nodeid)
+        if report.skipped:
+            self._open += claims
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the page, or fail the run when the page says something else."""
+        if hasattr(session.config, "workerinput"):  # for `pytest_testnodedown`
+            session.config.workeroutput["open claims"] = self._open
         if exitstatus != pytest.ExitCode.OK or session.shouldstop or not _is_whole(session.config):
             return
-        passed = (claims for name, claims in self._claims.items() if name not in self._failed)
-        made = page(lines_of(itertools.chain.from_iterable(passed)))
+        passed = [c for name, c in self._claims.items() if name not in self._failed]
+        shown = list(itertools.chain.from_iterable(passed))
+        made = page(lines_of(shown))
         if self._write:
             PAGE.write_text(made)
-        elif not PAGE.exists() or PAGE.read_text() != made:
+        elif not PAGE.exists() or PAGE.read_text() not in (
+            made,
+            page(lines_of(shown + self._open)),
+        ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             reporter = session.config.pluginmanager.get_plugin("terminalreporter")
             reporter.write_line(f"{PAGE.name} is out of date: make compatibility", red=True)
@@ -218,6 +241,6 @@ def _is_whole(config: pytest.Config) -> bool:
     if hasattr(config, "workerinput"):  # of pytest-xdist: this process runs a part of them
         return False
     option = config.option
-    selected = option.keyword or option.markexpr or option.collectonly
+    selected = option.keyword or option.markexpr not in ("", USUAL) or option.collectonly
     selected = selected or getattr(option, "lf", False)
     return config.args == config.getini("testpaths") and not selected

@@ -29,13 +29,19 @@ MODES: dict[str, dict[str, Any]] = {
     "compiled": {"enforce_eager": False},
     "tp2": {"distributed_executor_backend": "mp", "tensor_parallel_size": 2},
 }
-CASES = [
-    pytest.param(
-        name, mode, id=f"{name}-{mode}", marks=pytest.mark.covers(feature, mode, suspended=True)
-    )
-    for name, feature in FEATURES.items()
-    for mode in MODES
-]
+# Those that differ most are tried in every mode by `make test`, the others by `make test-all`.
+EVERYWHERE = ("tiny-mixtral", "tiny-deepseek-v2")
+
+
+def case(name: str, mode: str) -> Any:
+    """A test of this model in this mode."""
+    marks = [pytest.mark.covers(FEATURES[name], mode, suspended=True)]
+    if mode != "eager" and name not in EVERYWHERE:
+        marks.append(pytest.mark.thorough)
+    return pytest.param(name, mode, id=f"{name}-{mode}", marks=marks)
+
+
+CASES = [case(name, mode) for name in FEATURES for mode in MODES]
 
 
 def _small_tiles(worker: object) -> None:

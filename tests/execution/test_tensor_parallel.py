@@ -57,17 +57,18 @@ def _delay_at_random(worker: object) -> None:
     session._agreement.decide = late
 
 
-@pytest.fixture
+@pytest.fixture(params=["memory"])
 def two_ranks(
+    request: pytest.FixtureRequest,
     engine_for: EngineFor,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ScriptedEngine:
-    """An engine of two ranks, each of which spills KV into a file of its own."""
+    """An engine of two ranks, each of which spills KV into memory or a file of its own."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     return spilling(
         engine_for,
-        config=in_file(tmp_path_factory.getbasetemp()),
+        config=in_file(tmp_path_factory.getbasetemp()) if request.param == "file" else {},
         distributed_executor_backend="mp",
         tensor_parallel_size=2,
     )
@@ -121,6 +122,7 @@ def _lose_on_one_rank(worker: object) -> None:
         tier.read = damaged
 
 
+@pytest.mark.parametrize("two_ranks", ["file"], indirect=True)
 def test_what_one_rank_lost_both_compute_again(
     two_ranks: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,7 @@ def test_a_step_reports_its_own_copies_and_not_those_of_the_suspended_one(
 
     begin(connector, Copies(out=[(0, 0), (1, 1)]))
     assert end() == (2, 0)
-    begin(connector, Copies(out=[(2, 2)], partial=[(0, 3)], back=[(1, 4)]))
+    begin(connector, Copies(out=[(2, 2)], partial=[(0, 3)], full=[(1, 4)]))
     begin(connector, Copies())
     assert end() == (0, 0)
     begin(connector, Copies(out=[(5, 3)]))
@@ -61,7 +61,7 @@ def test_layers_that_ask_get_their_part_when_they_do_and_all_others_at_the_start
     connector.clear_connector_metadata()
     for cache in caches.values():
         cache.zero_()
-    begin(connector, Copies(partial=[(0, 2)], back=[(1, 3)]))
+    begin(connector, Copies(partial=[(0, 2)], full=[(1, 3)]))
 
     def restored(block: int, of: int) -> list[str]:
         return [name for name in LAYERS if torch.equal(caches[name][block], was[name][of])]

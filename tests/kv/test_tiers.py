@@ -11,23 +11,32 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vllm_qllm.kv import pinned_tier
 from vllm_qllm.kv.copies import CopyReport
 from vllm_qllm.kv.file_tier import FileTier
-from vllm_qllm.kv.memory_tier import MemoryTier, runs
+from vllm_qllm.kv.memory_tier import MemoryTier, as_bytes, runs
 from vllm_qllm.kv.mover import Mover, Tier, block_views
 
 BLOCKS, SLOTS = 6, 4
 Make = Callable[[list[torch.Tensor]], Tier]
 
 
-@pytest.fixture(params=["memory", "file"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    if request.param == "memory":
-        return lambda layers: MemoryTier(layers, SLOTS)
+@pytest.fixture(params=["memory", "pinned", "file"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    match request.param:
+        case "memory":
+            return lambda layers: MemoryTier(layers, SLOTS)
+        case "pinned":  # all of it but the pinning, which needs a GPU; two blocks at a time
+            library = SimpleNamespace(cudaHostUnregister=lambda address: 0)
+            monkeypatch.setattr(pinned_tier, "pin_tensor", lambda tensor: None)
+            monkeypatch.setattr(torch.cuda, "cudart", lambda: library)
+            monkeypatch.setattr(pinned_tier, "STAGING_BYTES", 2 * 2 * 16 * 8 * 2)
+            return lambda layers: pinned_tier.PinnedTier(layers, SLOTS)
     return lambda layers: FileTier(layers, SLOTS, tmp_path)
 
 
@@ -37,9 +46,12 @@ def layers(dtype: torch.dtype) -> list[torch.Tensor]:
     return [pool[:, layer] for layer in range(3)]
 
 
+@pytest.mark.parametrize("heads_first", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
-def test_blocks_come_back_elsewhere(make: Make, dtype: torch.dtype) -> None:
+def test_blocks_come_back_elsewhere(make: Make, dtype: torch.dtype, heads_first: bool) -> None:
     cache = layers(dtype)
+    if heads_first:  # in shape, not in memory
+        cache = [layer.transpose(1, 2) for layer in cache]
     was = [layer.clone() for layer in cache]
     tier = make(cache)
     assert tier.write([1, 4, 5], [3, 0, 2]) == []
@@ -52,6 +64,14 @@ def test_blocks_come_back_elsewhere(make: Make, dtype: torch.dtype) -> None:
         untouched = layer[[1, 3, 4, 5]].view(torch.uint8)
         assert torch.all(untouched == 77)
     tier.close()
+
+
+def test_bytes_lie_in_the_order_of_memory() -> None:
+    layer = torch.zeros(BLOCKS, 3, 16, 2, 8, dtype=torch.bfloat16)[:, 1].transpose(1, 2)
+    assert layer.shape == (BLOCKS, 2, 16, 8) and not layer[0].is_contiguous()
+    seen = as_bytes(layer)
+    assert seen.shape == (BLOCKS, 16, 2, 16) and seen[0].is_contiguous()
+    assert seen.data_ptr() == layer.data_ptr()
 
 
 def test_what_is_not_as_written_fails_alone(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_what_has_not_ended_by_then_ends_with_an_error(tiny_model: Path, tmp_pat
         assert server.has_ended(within_seconds=30), server.tail()
 
 
+@pytest.mark.thorough
 def test_each_of_several_api_servers_finishes_what_it_has(tiny_model: Path, tmp_path: Path) -> None:
     asked = [(200, n % 2, n < 4) for n in range(8)]
     options = ("--shutdown-timeout", "120", "--api-server-count", "2")

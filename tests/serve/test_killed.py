@@ -66,7 +66,12 @@ TWO_RANKS = ("--tensor-parallel-size", "2")
             marks=pytest.mark.covers("TP rank killed", "tp2", suspended=True),
         ),
         pytest.param(
-            "Worker", (), marks=pytest.mark.covers("Worker killed", "eager", suspended=True)
+            "Worker",
+            (),
+            marks=(
+                pytest.mark.covers("Worker killed", "eager", suspended=True),
+                pytest.mark.thorough,
+            ),
         ),
     ],
 )

@@ -204,6 +204,7 @@ def test_nothing_is_lost_and_nothing_is_kept(soaked: Server) -> None:
         assert last.private - middle.private < ALLOWED_MIB, title
 
 
+@pytest.mark.thorough  # a replica behind nginx is drained in tests/deploy/test_failures.py, too
 @pytest.mark.timeout(2 * DRAIN_SECONDS)
 @pytest.mark.covers("SIGTERM drains", "eager", suspended=True)
 def test_sigterm_drains(soaked: Server, temporary: Path) -> None:

@@ -157,9 +157,7 @@ class Parking:
     def restored_by(self, output: SchedulerOutput) -> frozenset[int]:
         """Blocks that a step copies back; until it completes nobody knows whether it could."""
         copies = output.kv_connector_metadata
-        if not isinstance(copies, Copies):
-            return frozenset()
-        return frozenset(block for _, block in itertools.chain(copies.partial, copies.back))
+        return frozenset(b for _, b in copies.back) if isinstance(copies, Copies) else frozenset()
 
     def restoring(self, output: SchedulerOutput) -> dict[str, list[int]]:
         """Blocks of each request in a step that copies any back: what may have to be forgotten."""

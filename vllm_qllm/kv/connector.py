@@ -42,7 +42,7 @@ class StepCopies:
     Attributes:
         report: what they took.
         failed: KV blocks that could not be restored.
-        due: layers that still have to copy their part of ``copies.back``.
+        due: layers that still have to copy their part of ``copies.full``.
     """
 
     copies: Copies
@@ -81,7 +81,12 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
                 )
         self._directory = Path(config.spill_path) if config.spill_path else None
         self._blocks = kv_cache_config.num_blocks
-        self.spill = Spill(self._slots, vllm_config.cache_config.block_size, block_bytes)
+        self.spill = Spill(
+            self._slots,
+            vllm_config.cache_config.block_size,
+            block_bytes,
+            by_layer=self._directory is None and vllm_config.device_config.device_type == "cpu",
+        )
         self._mover: Mover | None = None
         # Layers that ask for their part of what a step restores, before they read it.
         self._asking: frozenset[str] = frozenset()
@@ -169,15 +174,16 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         step = self._steps[-1]
         if self._mover is None:
             return
-        step.failed |= self._mover.back(step.copies.partial, step.report)
-        if self._asking and step.copies.back:
-            step.report.back += len(step.copies.back)
+        copies, report = step.copies, step.report
+        if not self._asking:
+            step.failed |= self._mover.back(copies.back, report)
+            return
+        step.failed |= self._mover.back(copies.partial, report)
+        if copies.full:
+            report.back += len(copies.full)
             step.due.update(self._asking)
-            # Layers of another kind do not ask.
             for name in self._mover.layers - self._asking:
-                self._mover.back_layer(name, step.copies.back, step.report)
-        else:
-            step.failed |= self._mover.back(step.copies.back, step.report)
+                self._mover.back_layer(name, copies.full, report)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Copy back the part of a layer that is about to read it, if it is the first to."""
@@ -185,7 +191,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         if layer_name in step.due:
             assert self._mover is not None
             step.due.remove(layer_name)
-            self._mover.back_layer(layer_name, step.copies.back, step.report)
+            self._mover.back_layer(layer_name, step.copies.full, step.report)
 
     def wait_for_save(self) -> None:
         """Copy back the part of every layer that this step did not run."""

@@ -13,24 +13,28 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 
 @dataclass
 class Copies(KVConnectorMetadata):
-    """Blocks that a step copies: first all ``out``, then ``partial``, then ``back``.
+    """Blocks that a step copies: first all ``out``, then ``partial``, then ``full``.
 
     Attributes:
         out: (KV block, host slot) of each block to copy to the host, before anything is computed.
         partial: (host slot, KV block) of each block to copy from the host that the step itself goes
             on to fill, before anything is computed.
-        back: the same of full blocks; of each layer before its attention, which alone reads them.
+        full: the same of blocks that it does not write; of each layer before its attention, which
+            alone reads them.
     """
 
     out: list[tuple[int, int]] = field(default_factory=list)
     partial: list[tuple[int, int]] = field(default_factory=list)
-    back: list[tuple[int, int]] = field(default_factory=list)
+    full: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def back(self) -> list[tuple[int, int]]:
+        """(host slot, KV block) of each block to copy from the host."""
+        return self.partial + self.full
 
     def follow(self, unused: Copies) -> None:
         """Do first what a step was asked to that is not going to run."""
-        assert not unused.back and not unused.partial, (
-            "a step that restores a request computes something"
-        )
+        assert not unused.back, "a step that restores a request computes something"
         self.out = unused.out + self.out
 
 

@@ -10,16 +10,13 @@ class HostSlots:
     """Hands out slots, lowest first, so that memory which was never used stays unused.
 
     A slot that is given back while a step is being put together may still be read by that step,
-    whose copies to the host run before those from it: it is free again from the next step on. One
-    that a step reads as it goes on is free when nobody holds it any more, too.
+    whose copies to the host run before those from it: it is free again from the next step on.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._free = list(range(count - 1, -1, -1))
         self._next_step: list[int] = []
-        self._held: set[int] = set()
-        self._later: set[int] = set()  # given back, and held
 
     @property
     def free(self) -> int:
@@ -31,26 +28,12 @@ class HostSlots:
         return self._free.pop() if self._free else None
 
     def give_back(self, slots: Iterable[int]) -> None:
-        """Let slots be used again, from the next step on and when nobody holds them."""
-        for slot in slots:
-            if slot in self._held:
-                self._later.add(slot)
-            else:
-                self._next_step.append(slot)
+        """Let slots be used again, from the next step on."""
+        self._next_step += slots
 
     def give_back_at_once(self, slots: Iterable[int]) -> None:
         """Let slots be used again that no step is going to read."""
         self._free += slots
-
-    def hold(self, slots: Iterable[int]) -> None:
-        """Keep slots from being used again, given back or not."""
-        self._held.update(slots)
-
-    def let_go(self, slots: Iterable[int]) -> None:
-        """End what :meth:`hold` began."""
-        self._held.difference_update(slots)
-        self._next_step += self._later - self._held
-        self._later &= self._held
 
     def step_is_complete(self) -> None:
         """The step that may read slots given back is put together."""

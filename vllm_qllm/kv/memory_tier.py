@@ -1,37 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host slots in memory."""
+"""Host slots in memory, for KV that is in memory, too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from vllm.v1.simple_kv_offload.cuda_mem_ops import pin_tensor
 
 
 class MemoryTier:
-    """Holds blocks in memory of its own.
-
-    The kernel provides it as slots are first used; on a GPU it is pinned, and there from the start.
+    """Holds blocks in memory of its own, which the kernel provides as slots are first used.
 
     Args:
         layers: the KV cache of each layer, [blocks, ...].
         slots: how many blocks there is room for.
 
     Raises:
-        RuntimeError: the memory cannot even be promised, or not be pinned.
+        RuntimeError: the memory cannot even be promised.
     """
 
     def __init__(self, layers: Sequence[torch.Tensor], slots: int) -> None:
-        # Bytes: not every type of KV can be copied.
-        self._layers = [layer.view(torch.uint8) for layer in layers]
+        self._layers = [as_bytes(layer) for layer in layers]
         self._slots = [
             torch.empty((slots, *layer.shape[1:]), dtype=torch.uint8) for layer in self._layers
         ]
-        self._pinned = layers[0].is_cuda
-        if self._pinned:
-            for held in self._slots:
-                pin_tensor(held)
 
     def write(self, blocks: Sequence[int], slots: Sequence[int]) -> list[int]:
         """Copy ``blocks`` into ``slots``; returns the slots that failed, which none does."""
@@ -51,16 +43,22 @@ class MemoryTier:
 
     def close(self) -> None:
         """Give the memory back."""
-        while self._slots:
-            held = self._slots.pop()
-            if self._pinned:
-                torch.cuda.cudart().cudaHostUnregister(held.data_ptr())
+        self._slots.clear()
+
+
+def as_bytes(layer: torch.Tensor) -> torch.Tensor:
+    """The KV cache of a layer, [blocks, ...] of any type, as uint8 in the order it lies in memory.
+
+    Backends differ in which dimension is the outer one; copies are fastest in memory's order.
+    """
+    inner = sorted(range(1, layer.dim()), key=layer.stride, reverse=True)
+    return layer.permute(0, *inner).view(torch.uint8)
 
 
 def runs(from_: Sequence[int], to: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """(first of ``from_``, first of ``to``, how many) of neighbours that stay neighbours.
 
-    Blocks and slots are often handed out in order, and one large copy is faster than many.
+    One large copy is faster than several.
     """
     first = 0
     for i in range(1, len(from_) + 1):
@@ -73,6 +71,5 @@ def runs(from_: Sequence[int], to: Sequence[int]) -> Iterator[tuple[int, int, in
 def _copy(
     source: torch.Tensor, from_: Sequence[int], target: torch.Tensor, to: Sequence[int]
 ) -> None:
-    # On a GPU these are done in the order of the stream that computes; nobody reads slots before.
     for at, there, count in runs(from_, to):
-        target[there : there + count].copy_(source[at : at + count], non_blocking=True)
+        target[there : there + count] = source[at : at + count]

@@ -15,6 +15,7 @@ import torch
 from vllm_qllm.kv.copies import CopyReport
 from vllm_qllm.kv.file_tier import FileTier
 from vllm_qllm.kv.memory_tier import MemoryTier
+from vllm_qllm.kv.pinned_tier import PinnedTier
 
 
 class Tier(Protocol):
@@ -65,16 +66,18 @@ class Mover:
     ) -> None:
         views = block_views(caches, blocks)
         layers = list(views.values())
-        self._places = {name: place for place, name in enumerate(views)}
         users = Counter(cache.data_ptr() for cache in caches.values())
-        self._single = frozenset(n for n, cache in caches.items() if users[cache.data_ptr()] == 1)
-        self._on_gpu = layers[0].is_cuda
+        self._places = {name: place for place, name in enumerate(views)}
+        self._unshared = frozenset(n for n, cache in caches.items() if users[cache.data_ptr()] == 1)
         self._memory: MemoryTier | None = None
         self._tier: Tier
-        if directory is None:
-            self._tier = self._memory = MemoryTier(layers, slots)
-        else:
+        self._on_gpu = layers[0].is_cuda
+        if directory is not None:
             self._tier = FileTier(layers, slots, directory)
+        elif self._on_gpu:
+            self._tier = PinnedTier(layers, slots)
+        else:
+            self._tier = self._memory = MemoryTier(layers, slots)
 
     @property
     def layers(self) -> frozenset[str]:
@@ -86,9 +89,10 @@ class Mover:
         """Names of the layers that may ask :meth:`back_layer` for their part.
 
         None of a file, whose blocks are checked whole, and none on a GPU: a layer that is replayed
-        from a CUDA graph asks for nothing. Of layers that share a cache nobody knows the first.
+        from a CUDA graph asks for nothing. None of those that share a cache, of which the first to
+        read would have to ask.
         """
-        return self._single if self._memory and not self._on_gpu else frozenset()
+        return self._unshared if self._memory else frozenset()
 
     def out(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
         """Copy (block, slot) pairs to the host; one that fails cannot be read back."""
@@ -126,8 +130,12 @@ class Mover:
     def _timed(self) -> Iterator[list[float]]:
         """Seconds that its body took, once it is done."""
         took: list[float] = []
+        self._wait()  # for what is not part of it
         began = time.monotonic()
         yield took
+        self._wait()
+        took.append(time.monotonic() - began)
+
+    def _wait(self) -> None:
         if self._on_gpu:
             torch.cuda.current_stream().synchronize()
-        took.append(time.monotonic() - began)

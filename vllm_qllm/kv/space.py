@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from vllm.config import KVTransferConfig
 from vllm.logger import init_logger
+from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit, get_cgroup_memory_usage
 
 from vllm_qllm.config import ConfigError, PriorityConfig
@@ -81,6 +82,8 @@ def configure(vllm_config: Any, config: PriorityConfig) -> None:
     device = vllm_config.device_config.device_type
     if device not in ("cpu", "cuda"):
         reasons.append(f"device {device!r}")
+    if current_platform.is_rocm():  # which calls its devices "cuda", too
+        reasons.append("ROCm")
     workers = vllm_config.parallel_config.world_size
     if device == "cuda" and workers > 1:
         reasons.append(f"{workers} GPUs")

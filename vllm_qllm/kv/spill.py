@@ -44,18 +44,22 @@ class Spill:
         slots: host slots, each of one KV block.
         block_size: tokens of a KV block.
         block_bytes: bytes of a KV block, in all layers.
+        by_layer: whether layers wait for their own part of what is restored.
     """
 
-    def __init__(self, slots: int, block_size: int, block_bytes: int) -> None:
+    def __init__(
+        self, slots: int, block_size: int, block_bytes: int, *, by_layer: bool = False
+    ) -> None:
         self.slots = HostSlots(slots)
         self.costs = Costs()
         self._block_size = block_size
         self._block_bytes = block_bytes
+        self._by_layer = by_layer
         self._contexts: dict[str, Context] = {}
         self._copies = Copies()
-        # In steps that are not completed: who restores a block, and the slots that each reads.
+        # In steps that are not completed: who restores a block, and whose slots are still read.
         self._restoring: dict[int, str] = {}
-        self._reading: dict[str, list[int]] = {}
+        self._reading: set[str] = set()
 
     def tokens(self, request_id: str) -> int:
         """Tokens of a waiting request that can be restored."""
@@ -171,11 +175,11 @@ class Spill:
             first, last = start // self._block_size, cdiv(start + tokens, self._block_size)
             full = (start + tokens) // self._block_size
             pairs = list(zip(context.slots[first:last], blocks[first:last], strict=True))
-            self._copies.back += pairs[: full - first]
+            self._copies.full += pairs[: full - first]
             self._copies.partial += pairs[full - first :]
             context.busy = True
-            self._reading[request_id] = context.slots[first:full]
-            self.slots.hold(self._reading[request_id])
+            if self._by_layer and full > first:
+                self._reading.add(request_id)
             self._restoring.update(dict.fromkeys(blocks[first:last], request_id))
         # It holds its blocks again. What is full on the host stays as copied ahead.
         full = context.tokens // self._block_size
@@ -222,5 +226,4 @@ class Spill:
         done = [block for block, request_id in self._restoring.items() if request_id in ids]
         for block in done:
             del self._restoring[block]
-        for request_id in ids & self._reading.keys():
-            self.slots.let_go(self._reading.pop(request_id))
+        self._reading -= ids

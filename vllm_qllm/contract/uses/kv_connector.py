@@ -39,7 +39,7 @@ CONNECTOR = (
     ),
     *uses(
         "vllm.v1.simple_kv_offload.cuda_mem_ops:",
-        signature("pin_tensor", "kv.memory_tier:MemoryTier", "Pins host memory as it is."),
+        signature("pin_tensor", "kv.pinned_tier:PinnedTier", "Pins host memory as it is."),
     ),
     *uses(
         "vllm.v1.core.sched.scheduler:Scheduler",
