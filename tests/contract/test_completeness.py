@@ -61,6 +61,7 @@ NOT_OF_VLLM = {
     "json",
     "kill",  # of multiprocessing
     "hexdigest",  # of hashlib
+    "cudaHostUnregister",  # of torch, built for CUDA
     *("model_validate", "scope", "url"),  # of pydantic and starlette
     *("st_ino", "st_mtime_ns", "st_size"),  # of os.stat_result
     *("do", "file", "hash"),  # of argparse.Namespace, as vllm_qllm.keys fills it

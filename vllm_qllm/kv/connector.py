@@ -19,7 +19,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 from vllm.logger import init_logger
-from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.attention.attention import Attention
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec
@@ -88,7 +88,8 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
             by_layer=self._directory is None and vllm_config.device_config.device_type == "cpu",
         )
         self._mover: Mover | None = None
-        # Layers that ask for their part of what a step restores, before they read it.
+        self._layers = vllm_config.compilation_config.static_forward_context
+        # Those that ask for their part of what a step restores, before they read it.
         self._asking: frozenset[str] = frozenset()
         self._steps: list[StepCopies] = []
         self._report = CopyReport()  # of the step that begins
@@ -141,8 +142,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         """Make the host slots."""
         if self._slots:
             self._mover = Mover(kv_caches, self._blocks, self._slots, self._directory)
-            layers = self._vllm_config.compilation_config.static_forward_context
-            attention = {name for name, layer in layers.items() if isinstance(layer, Attention)}
+            attention = {n for n, layer in self._layers.items() if isinstance(layer, Attention)}
             self._asking = self._mover.served & attention
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:

@@ -38,6 +38,10 @@ CONNECTOR = (
         ),
     ),
     *uses(
+        "vllm.model_executor.layers.attention.attention:",
+        signature("Attention", "kv.connector:SpillConnector", "The layers that ask for their KV."),
+    ),
+    *uses(
         "vllm.v1.simple_kv_offload.cuda_mem_ops:",
         signature("pin_tensor", "kv.pinned_tier:PinnedTier", "Pins host memory as it is."),
     ),
