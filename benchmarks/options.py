@@ -1,6 +1,7 @@
 """The command line of ``benchmarks.run``."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def parse(about: str | None, words: Sequence[str] | None = None) -> argparse.Nam
     parser.add_argument("--seconds", type=seconds_option, help="window of a run")
     parser.add_argument("--warm-up", type=seconds_option, help="seconds of load before it")
     parser.add_argument("--drain", type=seconds_option, help="longest wait for late answers")
+    parser.add_argument(
+        "--patience", type=seconds_option, help="seconds for repeating requests to compare tokens"
+    )
     parser.add_argument("--model", choices=SHAPES, help="mixtral-747m; quick: small-mixtral")
     parser.add_argument("--models", type=Path, default=ROOT / "benchmarks" / ".models")
     parser.add_argument("--eager", action="store_true", help="vLLM's --enforce-eager")
@@ -101,6 +105,14 @@ def listing() -> str:
     lines.append("systems:")
     lines += [f"  {name:20}{system.about}" for name, system in systems.SYSTEMS.items()]
     return "\n".join(lines)
+
+
+def sample_of(arguments: argparse.Namespace) -> Sample:
+    """What is repeated after a run, to compare tokens."""
+    usual = QUICK_SAMPLE if arguments.quick else Sample()
+    if arguments.patience is None:
+        return usual
+    return dataclasses.replace(usual, patience=arguments.patience)
 
 
 def times_of(arguments: argparse.Namespace) -> Times | None:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from benchmarks import record
 from benchmarks.conditions import ROOT, conditions, sentence
-from benchmarks.equality import Sample
 from benchmarks.host import Host
 from benchmarks.load.traces import BadTrace, Traces
 from benchmarks.matrix import Cell, Setup, cells, finished
 from benchmarks.measure import measure
 from benchmarks.models import make
-from benchmarks.options import QUICK, QUICK_SAMPLE, listing, parse, times_of
+from benchmarks.options import QUICK, listing, parse, sample_of, times_of
 from benchmarks.progress import Progress
 from benchmarks.record import KINDS, Record
 from benchmarks.report import render
@@ -109,7 +108,7 @@ def main(words: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         times=times_of(arguments),
         files=Traces(arguments.traces, dict(arguments.trace)),
-        sample=QUICK_SAMPLE if quick else Sample(),
+        sample=sample_of(arguments),
         url=arguments.url,
         timelines=arguments.timelines,
     )
