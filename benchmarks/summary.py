@@ -121,7 +121,7 @@ def of_class(record: Record, kind: str) -> Class:
         e2e=spread([turnaround(r) for r in counts]),
         queueing=bounds(record, "vllm:request_queue_time_seconds"),
         response=bounds(record, "qllm_response_seconds", **{"class": name}),
-        tokens_per_second=tokens_in_window(record, kind) / record.seconds if inside else 0.0,
+        tokens_per_second=tokens_in_window(record, kind) / record.seconds,
         stall=stall(record, kind),
         late=max((r.sent - r.scheduled for r in inside), default=0.0),
     )

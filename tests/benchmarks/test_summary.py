@@ -101,6 +101,13 @@ def test_tokens_count_when_they_come_and_prompts_with_the_first_one() -> None:
     assert progress(run, "BE")[1][1] == 0.0
 
 
+def test_what_comes_inside_the_window_counts_though_nothing_was_due_there() -> None:
+    long = request(0, 2.0, 3.0, (6000.0, 7000.0), kind="BE")  # tokens at 5, 11 and 18
+    run = record("s", long)
+    assert of_class(run, "BE").requests == 0
+    assert of_class(run, "BE").tokens_per_second == pytest.approx(2 / run.seconds)
+
+
 def test_a_stall_is_the_longest_time_without_a_token_ends_included() -> None:
     run = record("s", request(0, 12.0, 1.0, (100.0, 100.0), kind="BE"))
     assert stall(run, "BE") == pytest.approx(20.0 - 13.2)
