@@ -51,6 +51,7 @@ NOT_OF_VLLM = {
     "priority_rank",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,
     # which give them to objects and not to classes, or are not imported where they are used
+    "metadata",  # of dataclasses.Field
     "mutex",
     "_replace",
     "buf",

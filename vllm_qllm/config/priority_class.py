@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classes: named groups of priorities, ordered by urgency."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vllm_qllm.config.rule import (
+    INT64_MAX,
+    INT64_MIN,
+    check,
+    check_rules,
+    is_int,
+    is_number,
+    ruled,
+)
+from vllm_qllm.metrics.names import BUDGET, SECONDS
+
+MAX_CLASSES = 8
+# A share of first tokens within a time is exact only at a bound of their histogram.
+SLO_TTFT_MS = tuple(1000 * bound for bound in SECONDS)
+
+
+@dataclass(frozen=True)
+class PriorityClass:
+    """A named group of priorities, ``(previous class's max_priority, max_priority]``.
+
+    Attributes:
+        name: label in metrics and messages.
+        max_priority: largest priority that still belongs to the class; None for the last class.
+        max_wait_ms: how long work of this class may be held back by more urgent work before it
+            is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
+        slice_ms: how long it then runs before it may be suspended again. Milliseconds; at least
+            one checkpoint is always passed.
+        slo_ttft_ms: objective for the time to first token, which the status page compares with
+            what was; one of SLO_TTFT_MS; None for no objective. Milliseconds.
+        slo_share: share of the requests that are to keep it.
+    """
+
+    name: str
+    max_priority: int | None = ruled(
+        None,
+        lambda v: v is None or (is_int(v) and INT64_MIN <= v < INT64_MAX),
+        "a 64-bit integer, or null for the last class",
+    )
+    max_wait_ms: float = ruled(
+        2000.0,
+        lambda v: is_number(v) and 0 < v <= 3_600_000,
+        "a number of milliseconds above 0, at most 3600000",
+    )
+    slice_ms: float = ruled(
+        100.0,
+        lambda v: is_number(v) and 0 < v <= 60_000,
+        "a number of milliseconds above 0, at most 60000",
+    )
+    slo_ttft_ms: float | None = ruled(
+        None,
+        lambda v: v is None or (is_number(v) and v in SLO_TTFT_MS),
+        "null, or a bound of the histogram of first tokens: "
+        f"{', '.join(f'{bound:g}' for bound in SLO_TTFT_MS)}",
+    )
+    slo_share: float = ruled(
+        0.99, lambda v: is_number(v) and 0 < v < 1, "a fraction above 0 and below 1"
+    )
+
+    def __post_init__(self) -> None:
+        check(
+            isinstance(self.name, str)
+            and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name) is not None
+            and self.name != BUDGET,
+            "classes[].name",
+            self.name,
+            "lower-case letters, digits and _, starting with a letter, at most 63 characters; "
+            f"not {BUDGET}, which is a word of the metrics",
+        )
+        check_rules(self, f"classes[{self.name}].")
+
+
+DEFAULT_CLASSES = (
+    PriorityClass("latency_sensitive", max_priority=0),
+    PriorityClass("best_effort"),
+)
+
+
+def parse_classes(value: Any) -> tuple[PriorityClass, ...]:
+    """Classes from a list of mappings, most urgent first. Raises ConfigError."""
+    check(
+        isinstance(value, (list, tuple)), "classes", value, "a list of classes, most urgent first"
+    )
+    return tuple(_parse(entry) for entry in value)
+
+
+def _parse(entry: Any) -> PriorityClass:
+    if isinstance(entry, PriorityClass):
+        return entry
+    check(isinstance(entry, Mapping), "classes[]", entry, "an object with name and max_priority")
+    known = {f.name for f in fields(PriorityClass)}
+    for name in entry:
+        check(name in known, "classes[] field", name, ", ".join(sorted(known)))
+    check("name" in entry, "classes[]", dict(entry), "an object with a name")
+    return PriorityClass(**entry)
+
+
+def check_order(classes: Sequence[PriorityClass]) -> None:
+    """Check that every priority belongs to exactly one of ``classes``. Raises ConfigError."""
+    check(1 <= len(classes) <= MAX_CLASSES, "classes", len(classes), f"1 to {MAX_CLASSES} classes")
+    names = [c.name for c in classes]
+    check(len(set(names)) == len(names), "classes[].name", names, "names that differ")
+    for earlier, later in itertools.pairwise(classes):
+        check(
+            earlier.max_priority is not None,
+            f"classes[{earlier.name}].max_priority",
+            None,
+            "an integer: only the last class may leave it out",
+        )
+        check(
+            later.max_priority is None or later.max_priority > earlier.max_priority,  # type: ignore[operator]
+            f"classes[{later.name}].max_priority",
+            later.max_priority,
+            f"above {earlier.max_priority}, the bound of {earlier.name} (most urgent first)",
+        )
+    check(
+        classes[-1].max_priority is None,
+        f"classes[{classes[-1].name}].max_priority",
+        classes[-1].max_priority,
+        "null: the last class takes all remaining priorities",
+    )
