@@ -30,6 +30,7 @@ from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
 from vllm_qllm.engine.parking import Parking
 from vllm_qllm.engine.programs import Programs
+from vllm_qllm.engine.riders import Riders
 from vllm_qllm.engine.step import Step
 from vllm_qllm.kv.connector import SpillConnector
 from vllm_qllm.kv.copies import Copies
@@ -69,6 +70,7 @@ class PriorityScheduler(Scheduler):
         self.parking = Parking(self)
         self.programs = Programs(self)
         self.kv_guard = KVGuard(self)
+        self.riders = Riders(self)
         recorder = Recorder(self.priority_config, store_path())
         log = open_log(self.priority_config, ring_path())
         self.accounting = Accounting(self, recorder, log)
@@ -103,21 +105,7 @@ class PriorityScheduler(Scheduler):
         classes = self.load.classes(now)
         suspended = tuple(step.view(now) for step in self.suspended)
         view = EngineView(classes, suspended)
-        return replace(view, ride_limit=self._ride_limit(view)) if view.ready else view
-
-    def _ride_limit(self, view: EngineView) -> int:
-        leader = view.ready[0]
-        candidates = sum(c.decoding for c in view.classes[leader.rank + 1 :])
-        slowdown = self.priority_config.ride_slowdown
-        if not candidates:
-            return 0
-        if leader.waiting or leader.prefilling:
-            # A prefill's time goes with its tokens, and each rider adds one. A rider must not
-            # push prompt tokens out of the step.
-            tokens = self.load.prompt_tokens(leader.rank)
-            room = self.max_num_scheduled_tokens - tokens
-            return min(candidates, room, int(tokens * (slowdown - 1.0)))
-        return self.decode_cost.riders(leader.decoding, candidates, slowdown)
+        return replace(view, ride_limit=self.riders.limit(view)) if view.ready else view
 
     def decide(self) -> Plan:
         """Ask the policy, and check its answer.
@@ -227,28 +215,11 @@ class PriorityScheduler(Scheduler):
                 candidates.append(request)
             else:
                 held.append(request)
-        # Those that have come furthest ride first: they finish soonest and give blocks back.
-        candidates.sort(key=lambda r: (self.rank(r), -r.num_output_tokens))
-        riders = self._riders(plan, chosen, candidates)
+        riders = self.riders.choose(plan, chosen, candidates)
         chosen += riders
         held += [r for r in candidates if r not in riders]
         limit = self.max_num_running_reqs
         return chosen[:limit], chosen[limit:] + held
-
-    def _riders(
-        self, plan: Run, leading: list[Request], candidates: list[Request]
-    ) -> list[Request]:
-        """Those of ``candidates`` that leave the leading class its slots and its blocks.
-
-        vLLM schedules them before it admits anybody, and their blocks are not to be taken.
-        """
-        if not candidates:
-            return []
-        slots = max(0, self.max_num_running_reqs - len(leading))
-        queued = itertools.chain(self.kv_holding_waiting.of(plan.rank), self.waiting.of(plan.rank))
-        first = leading + list(itertools.islice(queued, slots))
-        slots = max(0, self.max_num_running_reqs - len(first))
-        return self.kv_guard.fitting_beside(first, candidates)[: min(plan.riders, slots)]
 
     def _describe(self, plan: Run, output: SchedulerOutput) -> Step:
         scheduled = output.num_scheduled_tokens
