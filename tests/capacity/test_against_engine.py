@@ -168,6 +168,14 @@ class Stock(BareScheduler):
         self.outputs.append(output)
         return dict(output.num_scheduled_tokens)
 
+    @property
+    def abandoned(self) -> bool:
+        """No step is given up."""
+        return False
+
+    def written(self) -> None:
+        """What blocks hold is followed for the plugin's alone."""
+
     def check(self) -> None:
         """What the plugin's must hold is of the plugin's alone."""
 

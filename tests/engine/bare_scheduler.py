@@ -100,6 +100,9 @@ class BareScheduler:
         self.finished: dict[str, str] = {}
         self.outputs: list[SchedulerOutput] = []
         self.gone: set[str] = set()
+        # Tokens whose KV each block holds; and, by step, what will be written where.
+        self.content: dict[int, list[int]] = {}
+        self.writing: dict[int, dict[int, tuple[int, list[int]]]] = {}
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -144,6 +147,7 @@ class BareScheduler:
         output = self.scheduler.schedule()
         self.outputs.append(output)
         self.step_in_flight.resumed_at = self.clock.now
+        self.write(output)
         self.check()
         return dict(output.num_scheduled_tokens)
 
@@ -157,6 +161,40 @@ class BareScheduler:
     def resume(self) -> None:
         """The innermost suspended step runs again."""
         self.step_in_flight.resume(self.clock.now)
+
+    def give_up(self) -> None:
+        """The innermost suspended step ends where it stands."""
+        self.resume()
+        self.scheduler.abandonment.give_up(self.step_in_flight)
+
+    def write(self, output: SchedulerOutput) -> None:
+        """Note what a step writes, and check that it reads what was computed of its requests.
+
+        A block may be read in the step that writes it, but not while that step is suspended.
+        """
+        writing = self.writing[self.step_in_flight.number] = {}
+        reads = []
+        for name, count in output.num_scheduled_tokens.items():
+            request = self.scheduler.requests[name]
+            tokens, end = list(request.all_token_ids), request.num_computed_tokens
+            start = end - count
+            for i, block in enumerate(self.blocks_of(name)):
+                first = i * BLOCK
+                if first < start:
+                    reads.append((name, block, tokens[first : min(first + BLOCK, start)]))
+                if start < first + BLOCK and first < end:
+                    kept = max(0, start - first)
+                    writing[block] = kept, tokens[first + kept : min(first + BLOCK, end)]
+        for name, block, expected in reads:
+            kept, new = writing.get(block, (BLOCK, []))
+            found = [*self.content.get(block, [])[:kept], *new]
+            assert found[: len(expected)] == expected, f"{name} reads what is not its own"
+
+    def written(self) -> None:
+        """The innermost step ends: its blocks hold what it wrote, or what nobody knows."""
+        for block, (kept, new) in self.writing.pop(self.step_in_flight.number).items():
+            before = self.content.get(block, [])[:kept]
+            self.content[block] = before if self.abandoned else before + new
 
     def decide(self) -> Run | Resume:
         """What the policy wants now."""
@@ -179,11 +217,14 @@ class BareScheduler:
         sampled = [
             [7] if name in known and not known[name].is_prefill_chunk else [] for name in names
         ]
+        if self.abandoned:
+            sampled = []
         result = ModelRunnerOutput(
             req_ids=names,
             req_id_to_index={name: i for i, name in enumerate(names)},
             sampled_token_ids=sampled,
         )
+        self.written()
         self.gone |= output.finished_req_ids
         for outputs in self.scheduler.update_from_output(output, result).values():
             for one in outputs.outputs:
@@ -197,6 +238,11 @@ class BareScheduler:
     def step_in_flight(self) -> Step:
         """The innermost step."""
         return self.scheduler.in_flight[-1]
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the innermost step is given up."""
+        return self.step_in_flight.abandoned
 
     @property
     def free(self) -> int:
@@ -330,6 +376,17 @@ def resume_anyway() -> Event:
     return BareScheduler.resume
 
 
+def give_up() -> Event:
+    """As the controller does when that is wanted."""
+
+    def event(bare: BareScheduler) -> None:
+        assert bare.scheduler.abandonment.wanted
+        bare.give_up()
+        bare.end()
+
+    return event
+
+
 def plan(rank: int, **more: Any) -> Event:
     """The next step follows this plan, whatever the policy would say."""
     return lambda bare: bare.scheduler.use_plan(Run(rank, **more))
@@ -371,6 +428,7 @@ def expect(
     running: set[str] | None = None,
     finished: set[str] | None = None,
     free: int | None = None,
+    give_up: bool | None = None,
 ) -> Event:
     def event(bare: BareScheduler) -> None:
         if preemptions is not None:
@@ -381,6 +439,8 @@ def expect(
             assert set(bare.finished) == finished
         if free is not None:
             assert bare.free == free
+        if give_up is not None:
+            assert bare.scheduler.abandonment.wanted == give_up
 
     return event
 

@@ -13,7 +13,7 @@ from vllm.v1.engine import EngineCoreRequestType
 import vllm_qllm.engine.controller
 from tests.engine.bare_scheduler import BE, LS, BareScheduler, Clock, Make
 from vllm_qllm.engine.controller import GRAMMAR_POLL_S, Controller
-from vllm_qllm.execution.protocol import Place, Suspended
+from vllm_qllm.execution.protocol import GIVE_UP, Place, Suspended
 from vllm_qllm.policy import Run
 
 PROTECTED = Run(1, budget=0.05, protected=True)
@@ -115,6 +115,17 @@ def test_a_protected_slice_of_a_suspended_step(driver: Driver) -> None:
     assert driver.suspend() is None
     assert bare.requests["l1"].num_output_tokens == 2
     assert driver.raised
+
+
+def test_a_step_is_given_up_when_that_is_wanted(driver: Driver) -> None:
+    bare = driver.bare
+    driver.start(Run(1))
+    bare.add("l1", LS, 16 * bare.blocks, out=1)
+    assert driver.suspend() == GIVE_UP
+    assert bare.step_in_flight.abandoned and bare.step_in_flight.suspended_at is None
+    bare.end()
+    assert bare.begin() == {"l1": 64}
+    assert bare.preemptions() == {"b1": 1}
 
 
 def test_a_step_looks_again_for_blocked_requests_unless_it_is_protected(

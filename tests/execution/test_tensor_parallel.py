@@ -11,6 +11,7 @@ from multiprocessing import shared_memory
 import pytest
 
 from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine
+from tests.engine.test_suspension import at_suspension
 from tests.engine.test_token_equality import assert_same, prompt
 from tests.kv.spilling import in_file, spill_in_turn, spilling, squeeze
 from vllm_qllm.execution.agreement import SIZE, Agreement
@@ -93,6 +94,26 @@ def test_two_ranks_nest_and_give_the_same_tokens(two_ranks: ScriptedEngine) -> N
     assert stops > 8 and len(ids) == 4
     for number, request_id in enumerate(ids):
         assert_same(engine.results[request_id], expected[min(number, 1)], f"request {number}")
+    engine.reset()
+
+
+@pytest.mark.covers("Out of KV blocks", "tp2", suspended=True)
+def test_both_ranks_give_up_a_step(two_ranks: ScriptedEngine) -> None:
+    engine = two_ranks
+    # 25 usable blocks of 32 tokens: two of the long ones do not fit.
+    specs = [(prompt(7, 440), 4, BE), (prompt(8, 430), 4, LS)]
+    expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
+    engine.core.collective_rpc(_delay_at_random)
+    ids = [engine.add(*specs[0])]
+    engine.step()
+    at_suspension(engine, 2, lambda: ids.append(engine.add(*specs[1])))
+    recorder = engine.core.scheduler.accounting._recorder
+    before = recorder._slots[recorder._abandoned[BE]]
+    engine.step()
+    assert recorder._slots[recorder._abandoned[BE]] - before == 440 - 256
+    engine.run()
+    for request_id, reference in zip(ids, expected, strict=True):
+        assert_same(engine.results[request_id], reference, request_id)
     engine.reset()
 
 

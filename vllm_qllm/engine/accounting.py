@@ -147,6 +147,10 @@ class Accounting:
         if self._log is not None and clock is not None:
             self._log.request_resumed(rank, clock.serial, saved, again, time.monotonic())
 
+    def abandoned(self, request: Request, tokens: int) -> None:
+        """Note that a step of a request was given up, which computes its ``tokens`` again."""
+        self._recorder.abandoned(self._scheduler.rank(request), tokens)
+
     def copied(self, step: Step, report: CopyReport, failed: int) -> None:
         """Note what the copies of ``step`` took; ``failed`` blocks could not be copied."""
         if report.back:

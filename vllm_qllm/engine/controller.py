@@ -14,7 +14,7 @@ from vllm_qllm.engine.arrivals import Arrivals
 from vllm_qllm.engine.scheduler import PriorityScheduler
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.flag import Flag
-from vllm_qllm.execution.protocol import Order, Suspended, deadline
+from vllm_qllm.execution.protocol import GIVE_UP, Order, Suspended, deadline
 from vllm_qllm.policy import Resume
 
 # How often a suspended step looks for urgent requests whose grammar is still being compiled.
@@ -67,7 +67,11 @@ class Controller:
         return Order(step.number, step.lane, step.suspendable, deadline(step.budget))
 
     def on_suspended(self, suspended: Suspended) -> int:
-        """Run nested steps until the policy resumes the suspended one; returns its deadline."""
+        """Run nested steps until the policy resumes the suspended one.
+
+        Returns:
+            Its deadline, or GIVE_UP.
+        """
         step = self._scheduler.in_flight[-1]
         assert step.number == suspended.number, (step, suspended)
         self._running = None
@@ -83,13 +87,17 @@ class Controller:
         now = time.monotonic()
         self._scheduler.accounting.resumed(step, now - (step.suspended_at or now), now)
         step.resume(now)
-        step.protected = plan.protected
         if not self._scheduler.suspended:
             self._return_held_back()
+        if plan is None:
+            self._scheduler.abandonment.give_up(step)
+            return GIVE_UP
+        step.protected = plan.protected
         self._start(step)
         return deadline(plan.budget)
 
-    def _nest(self) -> Resume:
+    def _nest(self) -> Resume | None:
+        """How the suspended step is to go on; None if it is not."""
         scheduler = self._scheduler
         while True:
             self._take_input()
@@ -97,7 +105,10 @@ class Controller:
             if isinstance(plan, Resume):
                 break
             scheduler.use_plan(plan)
-            if not self._step():
+            executed = self._step()
+            if scheduler.abandonment.wanted:
+                return None
+            if not executed:
                 plan = Resume()  # nothing of it can be scheduled before the suspended step ends
                 break
         if not plan.protected and scheduler.load.compiling(scheduler.suspended[-1].rank):

@@ -22,7 +22,7 @@ class KVGuard:
     vLLM gives up on a waiting request when no block is free, whoever holds them. Here the
     request takes blocks from held-back requests of strictly less urgent classes; and the less
     urgent classes leave a reserve, so that a nested step finds blocks while the suspended step,
-    whose blocks cannot be taken, holds many.
+    whose blocks cannot be taken before it has ended, holds many.
     """
 
     def __init__(self, scheduler: PriorityScheduler) -> None:
@@ -39,6 +39,8 @@ class KVGuard:
         self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any
     ) -> KVCacheBlocks | None:
         """vLLM's ``allocate_slots`` by class: same arguments, same result."""
+        abandonment = self._scheduler.abandonment
+        abandonment.note(request, False)
         blocks = self._try(request, num_new_tokens, *args, **kwargs)
         if blocks is not None:
             return blocks
@@ -50,7 +52,10 @@ class KVGuard:
         victims = self._scheduler.held_victims(rank)
         if self._leaves_reserve(request, without=len(victims)):
             missing += self._reserve
+        suspended = abandonment.victims(rank)
+        enough = suspended and self._gain(victims + suspended, kept, hits) >= missing
         if self._gain(victims, kept, hits) < missing:
+            abandonment.note(request, bool(enough))
             return None
         for program in kept:
             programs.release(program)
@@ -61,8 +66,11 @@ class KVGuard:
             self._scheduler.take_blocks(victim)
             blocks = self._try(request, num_new_tokens, *args, **kwargs)
             if blocks is not None:
-                break
-        return blocks
+                return blocks
+        # More than was missing has been given back, and it did not do: vLLM wants a margin for
+        # who is let in, and with several groups of blocks only trying tells what is missing.
+        abandonment.note(request, bool(suspended))
+        return None
 
     def _try(
         self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any

@@ -181,7 +181,7 @@ class Parking:
         if isinstance(report, CopyReport):
             self._scheduler.accounting.copied(step, report, report.errors + len(lost))
             seconds -= report.out_seconds + report.back_seconds
-        if step.decode_rows is None:
+        if step.decode_rows is None and not step.abandoned:
             self._spill.costs.computed(sum(step.request_ids.values()), seconds)
         if lost:
             self._rewind(step, lost)

@@ -22,6 +22,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.config import PriorityConfig, carried
+from vllm_qllm.engine.abandonment import Abandonment
 from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.cuda_graphs import captured_tokens
@@ -69,6 +70,7 @@ class PriorityScheduler(Scheduler):
         self.spill: Spill | None = spill if spill and spill.slots.count else None
         self.parking = Parking(self)
         self.programs = Programs(self)
+        self.abandonment = Abandonment(self)
         self.kv_guard = KVGuard(self)
         self.riders = Riders(self)
         recorder = Recorder(self.priority_config, store_path())
@@ -136,6 +138,7 @@ class PriorityScheduler(Scheduler):
         """Schedule one step by the plan of the policy (or by the one set by ``use_plan``)."""
         plan, self._plan = self._plan, None
         self.programs.expire(time.monotonic())
+        self.abandonment.begin()
         if plan is None:
             plan = self._plan_between_steps()
         output = self._schedule_by(plan, throttle_prefills)
@@ -261,21 +264,24 @@ class PriorityScheduler(Scheduler):
 
     def held_victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""
-        config = self.priority_config
         victims = [
             r
             for r in self.held_requests
-            if r.status == RequestStatus.RUNNING
-            and self.rank(r) > rank
-            and r.num_preemptions - self.parking.shrunk(r) < config.max_preemptions
+            if r.status == RequestStatus.RUNNING and self.rank(r) > rank and self.may_lose(r)
         ]
 
         def order(request: Request) -> tuple[bool, int, float, float]:
-            nearly_done = request.num_output_tokens >= config.progress_cap * request.max_tokens
+            cap = self.priority_config.progress_cap
+            nearly_done = request.num_output_tokens >= cap * request.max_tokens
             price = self.parking.price(request)
             return (nearly_done, -self.rank(request), price, -request.arrival_time)
 
         return sorted(victims, key=order)
+
+    def may_lose(self, request: Request) -> bool:
+        """Whether a request may lose its KV blocks to more urgent ones once more."""
+        lost = request.num_preemptions - self.parking.shrunk(request)
+        return lost < self.priority_config.max_preemptions
 
     def take_blocks(self, victim: Request) -> None:
         """Preempt a held-back request: its blocks go to more urgent work, it waits again."""
@@ -322,6 +328,7 @@ class PriorityScheduler(Scheduler):
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self.programs.finished(request, time.monotonic())
         self.parking.finished(request)
+        self.abandonment.finished(request)
         return super()._free_request(request, *args, **kwargs)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -343,13 +350,15 @@ class PriorityScheduler(Scheduler):
         step = self.in_flight.pop()
         assert step.request_ids.keys() == scheduler_output.num_scheduled_tokens.keys()
         ran = step.ran + time.monotonic() - step.resumed_at
+        computed = self.abandonment.ending(step) if step.abandoned else {}
         for request_id, status in step.pending_aborts:
             self._finish(request_id, status)
         requests = [self.requests[i] for i in step.request_ids if i in self.requests]
         outputs = super().update_from_output(scheduler_output, model_runner_output)
+        self.abandonment.ended(step, computed)
         self.parking.completed(step, ran, model_runner_output.kv_connector_output)
         now = time.monotonic()
-        if step.decode_rows:
+        if step.decode_rows and not step.abandoned:
             self.decode_cost.observe(step.decode_rows, ran)
         self.load.ran(step, now)
         self.accounting.completed(step, requests, now)

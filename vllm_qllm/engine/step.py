@@ -29,6 +29,7 @@ class Step:
         suspended_at: when it was last suspended, None while it runs.
         ran: seconds it ran before ``resumed_at``.
         checkpoint: the checkpoint it was last suspended at, 0 before.
+        abandoned: whether it is given up and has no results.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Step:
     suspended_at: float | None = None
     ran: float = 0.0
     checkpoint: int = 0
+    abandoned: bool = False
     pending_aborts: list[tuple[str, RequestStatus]] = field(default_factory=list)
 
     def view(self, now: float) -> SuspendedView:

@@ -3,6 +3,7 @@
 
     start(scheduler_output, order)  ->  Suspended | output
     resume(deadline)                ->  Suspended | output
+    resume(GIVE_UP)                 ->  an output without a token
 
 Deadlines are ``time.monotonic_ns()`` values: that clock is one for all processes of a machine.
 """
@@ -13,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-NEVER = 2**63 - 1
+NEVER, GIVE_UP = 2**63 - 1, -1
 BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS = "before attention", "after attention", "experts"
 WHERE = (BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS)
 
@@ -59,6 +60,10 @@ class Suspended:
     number: int
     checkpoint: int
     place: Place
+
+
+class StepAbandoned(Exception):
+    """Unwinds the forward pass of a suspended step that is given up."""
 
 
 def deadline(budget: float | None) -> int:

@@ -13,7 +13,8 @@ from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
-from vllm_qllm.execution.protocol import Order, Place, Suspended
+from vllm_qllm.execution.no_result import no_result
+from vllm_qllm.execution.protocol import GIVE_UP, Order, Place, StepAbandoned, Suspended
 from vllm_qllm.execution.run_ahead import RunAhead
 
 Suspend = Callable[[Suspended], int]
@@ -31,7 +32,7 @@ class Session:
         lanes: the runner's lanes.
         adapters: the runner's LoRA adapters.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
-            returns the next deadline once the engine resumes the step.
+            returns the next deadline, or GIVE_UP, once the engine resumes the step.
         new_run_ahead: makes what bounds the host's lead in one step; None where the host computes
             itself.
     """
@@ -60,7 +61,10 @@ class Session:
     def run(
         self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]
     ) -> Any:
-        """Run one step in its lane and return what ``execute`` returns."""
+        """Run one step in its lane and return what ``execute`` returns.
+
+        Of a step that is given up, that is a result without a token.
+        """
         assert order.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
         outer = self._order, self._passed, self._run_ahead
         self._lanes.claim(order.lane, output)
@@ -69,6 +73,8 @@ class Session:
             self._run_ahead = self._new_run_ahead()
         try:
             return execute(output)
+        except StepAbandoned:
+            return no_result(output)
         finally:
             self._order, self._passed, self._run_ahead = outer
 
@@ -99,7 +105,11 @@ class Session:
             self.suspend(place)
 
     def suspend(self, place: Place) -> None:
-        """Suspend the running step, which is suspendable; returns once it is resumed."""
+        """Suspend the running step, which is suspendable; returns once it is resumed.
+
+        Raises:
+            StepAbandoned: it is given up.
+        """
         order, passed = self._order, self._passed
         assert order is not None
         # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
@@ -110,4 +120,6 @@ class Session:
         self._suspended_lanes.remove(order.lane)
         self._lanes.activate(order.lane)
         self._adapters.restore(adapters)
+        if deadline == GIVE_UP:
+            raise StepAbandoned
         self._order, self._passed = order._replace(deadline=deadline), passed

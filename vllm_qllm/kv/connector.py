@@ -93,6 +93,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         self._asking: frozenset[str] = frozenset()
         self._steps: list[StepCopies] = []
         self._report = CopyReport()  # of the step that begins
+        self._ended: StepCopies | None = None  # the last one
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -160,7 +161,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
 
     def clear_connector_metadata(self) -> None:
         """End a step; the one below goes on."""
-        self._steps.pop()
+        self._ended = self._steps.pop()
         super().clear_connector_metadata()
         if self._steps:
             super().bind_connector_metadata(self._steps[-1].copies)
@@ -205,6 +206,15 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_worker_meta(self) -> CopyReport | None:
         """What the copies of the step that ends took, those of steps nested in it left out."""
         return self._steps[-1].report if self._mover else None
+
+    def output_of_ended_step(self) -> KVConnectorOutput:
+        """What vLLM would have handed on of the last step, had it not been given up."""
+        ended = self._ended
+        assert ended is not None
+        return KVConnectorOutput(
+            invalid_block_ids=ended.failed,
+            kv_connector_worker_meta=ended.report if self._mover else None,
+        )
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **_: Any) -> None:
         """Blocks are copied to the host between steps, not while they are written."""

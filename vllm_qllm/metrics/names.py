@@ -114,6 +114,12 @@ METRICS = (
         CLASS,
     ),
     Metric(
+        "qllm_abandoned_tokens_total",
+        "counter",
+        "Tokens scheduled in steps that were given up for the KV blocks of their requests.",
+        CLASS,
+    ),
+    Metric(
         "qllm_spill_errors_total",
         "counter",
         "KV blocks that could not be copied to the host or back, in steps of the class.",

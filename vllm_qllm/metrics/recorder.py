@@ -49,6 +49,7 @@ class Recorder:
         self._spilled = self._by_class("qllm_spilled_bytes")
         self._saved = self._by_class("qllm_saved_tokens_total")
         self._recomputed = self._by_class("qllm_recomputed_tokens_total")
+        self._abandoned = self._by_class("qllm_abandoned_tokens_total")
         self._spill_errors = self._by_class("qllm_spill_errors_total")
         self._restored_in = self._histogram("qllm_restore_seconds")
         self._preemptions = self._by_class("qllm_preemptions_total")
@@ -107,6 +108,10 @@ class Recorder:
         """A preempted request kept ``saved`` tokens and has to compute others ``again``."""
         self._slots[self._saved[rank]] += saved
         self._slots[self._recomputed[rank]] += again
+
+    def abandoned(self, rank: int, n: int) -> None:
+        """A step was given up that computed ``n`` tokens of a request of the class."""
+        self._slots[self._abandoned[rank]] += n
 
     def restored_in(self, rank: int, seconds: float) -> None:
         """A step of the class copied KV back from the host for ``seconds``."""

@@ -26,7 +26,15 @@ CONNECTOR = (
             "_get_kv_connector_output",
             "kv.connector:SpillConnector",
             "Binds, loads before the forward pass when a step restores anything, and clears: the "
-            "calls of nested steps must nest.",
+            "calls of nested steps must nest. So it does when the forward pass is unwound.",
+        ),
+    ),
+    *uses(
+        "vllm.distributed.kv_transfer.kv_transfer_state:",
+        signature(
+            "get_kv_transfer_group has_kv_transfer_group",
+            "execution.no_result:no_result",
+            "The connector of a worker, asked for what a step that was given up has copied.",
         ),
     ),
     *uses(
@@ -85,7 +93,7 @@ CONNECTOR = (
     ),
     *uses(
         "vllm.v1.core.kv_cache_manager:KVCacheManager",
-        signature("evict_blocks", "engine.parking:Parking.completed", "Uncaches bad blocks."),
+        signature("evict_blocks", "engine", "Uncaches blocks that are bad or never written."),
     ),
     *uses(
         "vllm.v1.core.block_pool:BlockPool",

@@ -84,7 +84,7 @@ SCHEDULER = uses(
     ),
     attribute(
         "requests max_num_running_reqs max_num_scheduled_tokens kv_cache_manager",
-        "engine.scheduler",
+        "engine",
         "Plans are made from them.",
     ),
     attribute(
@@ -126,7 +126,11 @@ OUTPUT = (
     ),
     *uses(
         "vllm.v1.outputs:",
-        attribute("ModelRunnerOutput", "engine.scheduler", "What a step gives."),
+        signature(
+            "ModelRunnerOutput",
+            "execution.no_result:no_result",
+            "What a step gives; made without tokens for one that was given up.",
+        ),
     ),
 )
 
