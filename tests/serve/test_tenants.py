@@ -46,8 +46,10 @@ def tenants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with serve(tiny_model, directory / "log", *options) as server:
             tenants.server = server
             yield tenants
+            # When vLLM ends several API servers, one may log that its engine has gone.
+            assert "Traceback" not in server.log.read_text(errors="replace")
         log = server.log.read_text(errors="replace")
-        for secret in (*tenants.keys.values(), "zyxcanaryprompt", "zyxwrongkey", "Traceback"):
+        for secret in (*tenants.keys.values(), "zyxcanaryprompt", "zyxwrongkey"):
             assert secret not in log, secret
         assert log.count("7 tenants read from") == 2
 
