@@ -5,8 +5,8 @@
 #
 # DIRECTORY is made, and holds the configuration, the pid and temporary files: it must be writable.
 #
-# LISTEN   what nginx listens on: the arguments of its `listen` (8080)
-# NGINX    the command (nginx)
+# LISTEN         what nginx listens on: the arguments of its `listen` (8080)
+# NGINX_COMMAND  the command (nginx)
 # and those of watch-replicas.sh
 set -eu
 

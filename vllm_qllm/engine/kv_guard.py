@@ -22,7 +22,7 @@ class KVGuard:
     vLLM gives up on a waiting request when no block is free, whoever holds them. Here the
     request takes blocks from held-back requests of strictly less urgent classes; and the less
     urgent classes leave a reserve, so that a nested step finds blocks while the suspended step,
-    whose blocks cannot be taken before it has ended, holds many.
+    whose blocks can only be had by giving it up, holds many.
     """
 
     def __init__(self, scheduler: PriorityScheduler) -> None:
