@@ -17,14 +17,15 @@ from vllm_qllm.timeline.response import percentile, response_times
 
 @pytest.fixture
 def other_server() -> Iterator[str]:
-    """A server that is none of ours: 404 below /qllm, HTML below /html."""
+    """A server that is none of ours: 404 below /qllm, HTML below /html, for a key below /key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = self.path.startswith(("/html", "/json"))
-            self.send_response(200 if found else 404)
+            found = self.path.startswith(("/html", "/json", "/key"))
+            refused = self.path.startswith("/key") and self.headers["Authorization"] != "Bearer k"
+            self.send_response(401 if refused else 200 if found else 404)
             self.end_headers()
-            self.wfile.write(b"[1]" if self.path.startswith("/json") else b"<p>hello</p>")
+            self.wfile.write(b"<p>hello</p>" if self.path.startswith("/html") else b"[1]")
 
         def log_message(self, *args: object) -> None:
             pass
@@ -53,6 +54,21 @@ def test_another_server(
     error = capsys.readouterr().err
     assert said in error and f"{other_server}{path}/qllm/timeline?seconds=10.0" in error
     assert not output.exists()
+
+
+def test_the_key_is_sent(
+    other_server: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ["--url", other_server + "/key", "-o", str(tmp_path / "t.json")]
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(arguments) == 1
+    assert "answered 401 (with tenants it is for operators" in capsys.readouterr().err
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert main(arguments) == 1
+    assert "no timeline" in capsys.readouterr().err
 
 
 def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 
 import httpx
 from tqdm import tqdm
 
+from vllm_qllm import credentials
 from vllm_qllm.batch import BatchError
 from vllm_qllm.batch.answer_file import AnswerFile
 from vllm_qllm.batch.request_file import RequestFile
@@ -46,10 +46,9 @@ async def _run(asked: argparse.Namespace) -> int:
     answers = AnswerFile(asked.output)
     left = (request for request in requests if request.custom_id not in answers.answered)
     done = len(requests.ids & answers.answered)
-    key = os.environ.get("OPENAI_API_KEY")
     client = httpx.AsyncClient(
         base_url=asked.url.rstrip("/").removesuffix("/v1"),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers=credentials.headers(),
         timeout=httpx.Timeout(asked.timeout, connect=10.0),
         limits=httpx.Limits(max_connections=asked.concurrency),
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 import aiohttp
 
+from vllm_qllm import credentials
 from vllm_qllm.capacity.cost import Cost
 from vllm_qllm.capacity.errors import CapacityError, check
 from vllm_qllm.capacity.fit import Sample, fit, pairs
@@ -88,7 +89,8 @@ class Probe:
 
     async def _run(self, prompts: Sequence[int], rows: Sequence[int], layers: int) -> Cost:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as self._session:
+        headers = credentials.headers()
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as self._session:
             if self.model is None:
                 self.model = (await self._json("/v1/models"))["data"][0]["id"]
             known = await self._cache()

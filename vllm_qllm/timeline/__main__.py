@@ -18,8 +18,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vllm_qllm import credentials
 from vllm_qllm.timeline.chrome import trace
 from vllm_qllm.timeline.response import percentile, response_times
+
+HINTS = {
+    401: " (with tenants it is for operators: set OPENAI_API_KEY)",
+    403: " (with tenants it is for operators: set OPENAI_API_KEY to the key of one)",
+    404: """ (is it served with --priority-config '{"timeline": true}'?)""",
+}
 
 
 class Unreachable(RuntimeError):
@@ -40,13 +47,13 @@ def fetch(url: str, seconds: float, timeout: float = 60.0) -> dict[str, Any]:
     query = urllib.parse.urlencode({"seconds": seconds})
     address = f"{url.rstrip('/')}/qllm/timeline?{query}"
     try:
-        with urllib.request.urlopen(address, timeout=timeout) as answer:
+        request = urllib.request.Request(address, headers=credentials.headers())
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             document: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")
-        hint = """ (is it served with --priority-config '{"timeline": true}'?)"""
         raise Unreachable(
-            f"{address} answered {error.code}{hint if error.code == 404 else ''}: {said[:500]}"
+            f"{address} answered {error.code}{HINTS.get(error.code, '')}: {said[:500]}"
         ) from error
     except (OSError, ValueError) as error:
         raise Unreachable(f"{address}: {error}") from error
