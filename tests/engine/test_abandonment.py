@@ -10,17 +10,11 @@ import pytest
 from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine, stop_everywhere
 from tests.engine.test_suspension import at_suspension
 from tests.engine.test_token_equality import assert_same, prompt
-from tests.kv.spilling import assert_nothing_kept, spill_in_turn, spilling
+from tests.kv.spilling import assert_nothing_kept, counters, spill_in_turn, spilling
 
 # Blocks of 32 tokens, 12 usable. The long request holds eight of them, the urgent one needs five.
 FEW: dict[str, Any] = {"num_gpu_blocks_override": 13, "max_model_len": 384}
 LONG, URGENT = prompt(1, 250), prompt(2, 150)
-
-
-def given_up(engine: ScriptedEngine) -> float:
-    """Tokens of best-effort requests in steps that were given up."""
-    recorder = engine.core.scheduler.accounting._recorder
-    return float(recorder._slots[recorder._abandoned[BE]])
 
 
 def give_up_at(engine: ScriptedEngine, stop: int, *, after: int = 0) -> None:
@@ -30,13 +24,13 @@ def give_up_at(engine: ScriptedEngine, stop: int, *, after: int = 0) -> None:
         after: whole steps of the long request before that.
     """
     expected = [engine.alone(LONG, 5), engine.alone(URGENT, 4)]
-    free, before = engine.free_blocks, given_up(engine)
+    free, before = engine.free_blocks, counters(engine)["abandoned"]
     ids = [engine.add(LONG, 5, BE)]
     for _ in range(after):
         engine.step()
     at_suspension(engine, stop, lambda: ids.append(engine.add(URGENT, 4, LS)))
     engine.step()
-    assert given_up(engine) - before == (1 if after else len(LONG))
+    assert counters(engine)["abandoned"] - before == (1 if after else len(LONG))
     assert len(engine.results[ids[0]].tokens) == after
     engine.run()
     for request_id, reference in zip(ids, expected, strict=True):
@@ -87,7 +81,7 @@ def test_what_another_of_its_requests_hit_is_computed_again(engine_for: EngineFo
     engine = engine_for(**FEW)
     shared = prompt(6, 200)
     expected = [engine.alone(shared, 5), engine.alone(URGENT, 4)]
-    before = given_up(engine)
+    before = counters(engine)["abandoned"]
     gone, other = engine.add(shared, 5, BE), engine.add(shared, 5, BE)
     urgent = ""
 
@@ -100,7 +94,7 @@ def test_what_another_of_its_requests_hit_is_computed_again(engine_for: EngineFo
 
     at_suspension(engine, 2, arrive_and_abort)
     engine.step()
-    assert given_up(engine) > before
+    assert counters(engine)["abandoned"] > before
     engine.run()
     for request_id, reference in zip((other, urgent), expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
@@ -143,15 +137,15 @@ def test_what_was_computed_before_it_is_spilled(
     spill_in_turn(monkeypatch, [True])
     long, urgent = prompt(4, 400), prompt(5, 300)
     expected = [engine.alone(long, 5), engine.alone(urgent, 4)]
-    recorder = engine.core.scheduler.accounting._recorder
-    before, saved = given_up(engine), recorder._slots[recorder._saved[BE]]
+    before = counters(engine)
     ids = [engine.add(long, 5, BE)]
     engine.step()
     at_suspension(engine, 2, lambda: ids.append(engine.add(urgent, 4, LS)))
     engine.step()
-    assert given_up(engine) - before == 400 - 256, "the second part of its prompt"
+    given_up = counters(engine)["abandoned"] - before["abandoned"]
+    assert given_up == 400 - 256, "the second part of its prompt"
     engine.run()
-    assert recorder._slots[recorder._saved[BE]] - saved == 256, "the first part was restored"
+    assert counters(engine)["saved"] - before["saved"] == 256, "the first part was restored"
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
     assert_nothing_kept(engine)

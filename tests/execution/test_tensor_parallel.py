@@ -13,7 +13,7 @@ import pytest
 from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine
 from tests.engine.test_suspension import at_suspension
 from tests.engine.test_token_equality import assert_same, prompt
-from tests.kv.spilling import in_file, spill_in_turn, spilling, squeeze
+from tests.kv.spilling import counters, in_file, spill_in_turn, spilling, squeeze
 from vllm_qllm.execution.agreement import SIZE, Agreement
 
 
@@ -107,10 +107,9 @@ def test_both_ranks_give_up_a_step(two_ranks: ScriptedEngine) -> None:
     ids = [engine.add(*specs[0])]
     engine.step()
     at_suspension(engine, 2, lambda: ids.append(engine.add(*specs[1])))
-    recorder = engine.core.scheduler.accounting._recorder
-    before = recorder._slots[recorder._abandoned[BE]]
+    before = counters(engine)["abandoned"]
     engine.step()
-    assert recorder._slots[recorder._abandoned[BE]] - before == 440 - 256
+    assert counters(engine)["abandoned"] - before == 440 - 256
     engine.run()
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)

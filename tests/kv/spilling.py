@@ -77,6 +77,7 @@ def counters(engine: ScriptedEngine) -> dict[str, float]:
         "preempted": slots[recorder._preemptions[BE]],
         "saved": slots[recorder._saved[BE]],
         "again": slots[recorder._recomputed[BE]],
+        "abandoned": slots[recorder._abandoned[BE]],
         "errors": slots[recorder._spill_errors[LS]] + slots[recorder._spill_errors[BE]],
     }
 

@@ -53,9 +53,8 @@ class KVGuard:
         if self._leaves_reserve(request, without=len(victims)):
             missing += self._reserve
         suspended = abandonment.victims(rank)
-        enough = suspended and self._gain(victims + suspended, kept, hits) >= missing
         if self._gain(victims, kept, hits) < missing:
-            abandonment.note(request, bool(enough))
+            abandonment.note(request, self._gain(victims + suspended, kept, hits) >= missing)
             return None
         for program in kept:
             programs.release(program)

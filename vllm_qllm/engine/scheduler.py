@@ -264,6 +264,7 @@ class PriorityScheduler(Scheduler):
 
     def held_victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""
+        cap = self.priority_config.progress_cap
         victims = [
             r
             for r in self.held_requests
@@ -271,7 +272,6 @@ class PriorityScheduler(Scheduler):
         ]
 
         def order(request: Request) -> tuple[bool, int, float, float]:
-            cap = self.priority_config.progress_cap
             nearly_done = request.num_output_tokens >= cap * request.max_tokens
             price = self.parking.price(request)
             return (nearly_done, -self.rank(request), price, -request.arrival_time)
