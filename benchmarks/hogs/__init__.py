@@ -1,0 +1,1 @@
+"""Small urgent requests beside single large ones of less urgent work."""

@@ -1,0 +1,150 @@
+"""Requests that are large in one respect: what each costs a server, it costs in one place."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.hogs.urgent import PLAIN, REGEX, SCHEMA
+from benchmarks.record import BE
+from benchmarks.server import SERVED_NAME
+from benchmarks.systems import LOWER_FIRST
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+MODEL = {"model": SERVED_NAME}
+LESS_URGENT = MODEL | {"priority": LOWER_FIRST[BE]}
+
+
+@dataclass(frozen=True)
+class Hog:
+    """One kind of large request.
+
+    Attributes:
+        about: in words.
+        path: that it is sent to.
+        body: the n-th request of the kind; a fresh one must not be what a cache holds.
+        copies: how many are sent at once.
+        beside: which urgent requests meet it.
+    """
+
+    about: str
+    path: str
+    body: Callable[[int], dict[str, Any]]
+    copies: int = 1
+    beside: str = PLAIN
+    encoded: dict[int, bytes] = field(default_factory=dict, compare=False)
+
+    def prepare(self) -> None:
+        """Encode the first requests, which is not to be done while others are timed."""
+        for number in range(self.copies):
+            self.encoded[number] = json.dumps(self.body(number)).encode()
+
+    def bytes_of(self, number: int) -> bytes:
+        """The n-th request as it is sent."""
+        found = self.encoded.get(number)
+        return json.dumps(self.body(number)).encode() if found is None else found
+
+
+def completion(prompt: Any = "a", **fields: Any) -> dict[str, Any]:
+    """A completion of less urgent work."""
+    return LESS_URGENT | {"prompt": prompt, "max_tokens": 8} | fields
+
+
+def structured(**constraint: Any) -> dict[str, Any]:
+    """A completion whose text a grammar bounds."""
+    return completion(structured_outputs=constraint, max_tokens=64)
+
+
+def heavy_schema(number: int) -> dict[str, Any]:
+    """A JSON schema of the common kind, only larger: tables of bounded strings and choices."""
+    words = [f"w{number}x{i}" for i in range(60)]
+    column = {"type": "string", "enum": words}
+    text = {"type": "string", "pattern": f"^[a-z{number % 10}]{{1,64}}$"}
+    row = {
+        "type": "object",
+        "properties": {f"c{i}": column if i % 2 else text for i in range(40)},
+        "required": [f"c{i}" for i in range(40)],
+    }
+    return {"type": "array", "items": row, "minItems": 1, "maxItems": 40}
+
+
+def choices(count: int, number: int) -> list[str]:
+    """Choices that no two requests share."""
+    return [f"choice {number} {i}" for i in range(count)]
+
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * (8_000_000 // 45)
+CUBIC = 'root ::= s\ns ::= s s | s s s | "a" | "b"'
+
+HOGS = {
+    # What the engine's thread does.
+    "prompt-logprobs": Hog(
+        "prompt_logprobs 20 over 1900 tokens",
+        COMPLETIONS,
+        lambda n: completion([n % 256, *range(256)] * 7 + [n % 256] * 101, prompt_logprobs=20),
+    ),
+    "logit-bias": Hog(
+        "logit_bias of 250 tokens with logprobs 20",
+        COMPLETIONS,
+        lambda n: completion(
+            logit_bias={str(i): (n + i) % 5 for i in range(250)}, logprobs=20, max_tokens=200
+        ),
+        copies=4,
+    ),
+    "cubic-grammar": Hog(
+        "a grammar whose acceptance is cubic",
+        COMPLETIONS,
+        lambda n: completion("a" * (n % 7), structured_outputs={"grammar": CUBIC}, max_tokens=800),
+    ),
+    "schemas": Hog(
+        "24 heavy JSON schemas at once",
+        COMPLETIONS,
+        lambda n: structured(json=heavy_schema(n)),
+        copies=24,
+        beside=SCHEMA,
+    ),
+    "choices-5000": Hog(
+        "four lists of 5,000 choices at once",
+        COMPLETIONS,
+        lambda n: structured(choice=choices(5_000, n)),
+        copies=4,
+        beside=REGEX,
+    ),
+    "choices-20000": Hog(
+        "four lists of 20,000 choices at once",
+        COMPLETIONS,
+        lambda n: structured(choice=choices(20_000, n)),
+        copies=4,
+        beside=REGEX,
+    ),
+    # What the API server does.
+    "choices-100000": Hog(
+        "a list of 100,000 choices", COMPLETIONS, lambda n: structured(choice=choices(100_000, n))
+    ),
+    "truncate": Hog(
+        "8 MB of text with truncate_prompt_tokens",
+        COMPLETIONS,
+        lambda n: completion(f"{n} {TEXT}", truncate_prompt_tokens=16, truncation_side="left"),
+    ),
+    "truncate-tokenizer-side": Hog(
+        "8 MB of text with truncate_prompt_tokens, the side left to the tokenizer",
+        COMPLETIONS,
+        lambda n: completion(f"{n} {TEXT}", truncate_prompt_tokens=16),
+    ),
+    "tokenize": Hog("/tokenize of 8 MB", "/tokenize", lambda n: MODEL | {"prompt": f"{n} {TEXT}"}),
+    "detokenize": Hog(
+        "/detokenize of 2 M ids", "/detokenize", lambda n: MODEL | {"tokens": [97 + n % 7] * 2**21}
+    ),
+    "messages": Hog(
+        "60,000 chat messages",
+        CHAT,
+        lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 60_000},
+    ),
+    "n": Hog("n of 16,000", COMPLETIONS, lambda n: completion(n=16_000, max_tokens=1)),
+    "messages-20": Hog(
+        "20 times 60,000 chat messages at once",
+        CHAT,
+        lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 60_000},
+        copies=20,
+    ),
+}
