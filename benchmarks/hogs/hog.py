@@ -140,7 +140,7 @@ HOGS = {
         CHAT,
         lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 60_000},
     ),
-    "n": Hog("n of 16,000", COMPLETIONS, lambda n: completion(n=16_000, max_tokens=1)),
+    "n": Hog("n of 16,000", COMPLETIONS, lambda n: completion(f"{n}", n=16_000, max_tokens=1)),
     "messages-20": Hog(
         "20 times 60,000 chat messages at once",
         CHAT,
