@@ -42,6 +42,13 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
             config = replace(config, checkpoints="none")
     else:
         config = replace(config, checkpoints="none")
+    if processors := support.logits_processors(vllm_config):
+        logger.warning(
+            "Logits processors %s: a request that is held back leaves the batch and is added to "
+            "it again, as one that vLLM preempts. What a processor keeps of it must follow from "
+            "its parameters, prompt and output tokens (BatchUpdate.added).",
+            ", ".join(processors),
+        )
     scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
     scheduler.scheduler_cls = PriorityScheduler
     # Queues in order of priority; the classes stand above it.

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import entry_points
 from typing import Any
 
 from vllm import envs
 from vllm.platforms import current_platform
+from vllm.v1.sample.logits_processor import LOGITSPROCS_GROUP
 
 from vllm_qllm.config import ConfigError
 
@@ -74,6 +76,15 @@ def fallbacks(vllm_config: Any) -> list[str]:
     if parallel.distributed_executor_backend not in ("mp", "uni"):
         reasons.append(f"the executor {parallel.distributed_executor_backend!r}")
     return reasons
+
+
+def logits_processors(vllm_config: Any) -> list[str]:
+    """Names of the logits processors that were added to vLLM's own."""
+    named = [
+        processor if isinstance(processor, str) else processor.__qualname__
+        for processor in vllm_config.model_config.logits_processors or ()
+    ]
+    return named + [found.value for found in entry_points(group=LOGITSPROCS_GROUP)]
 
 
 def refuse(vllm_config: Any, policy: str) -> None:

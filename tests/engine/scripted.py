@@ -53,12 +53,14 @@ def stop_everywhere(checkpoints: str = "layer") -> dict[str, Any]:
 class Result:
     """What one request got: its tokens, the log-probability of each, and why it ended.
 
-    ``prompt_logprobs`` are those of the prompt's tokens, if they were asked for.
+    ``top_logprobs`` are all that it got, of one token after the other; ``prompt_logprobs`` are
+    those of the prompt's tokens, if they were asked for.
     """
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
+    top_logprobs: list[float] = field(default_factory=list)
     prompt_logprobs: list[float] = field(default_factory=list)
 
 
@@ -138,9 +140,13 @@ class ScriptedEngine:
             data_parallel_rank=None,
             priority=priority,
         )
-        self.results[request_id] = Result()
+        return self.admit(request)
+
+    def admit(self, request: EngineCoreRequest) -> str:
+        """Hand a request that is ready for the engine to it; returns its id."""
+        self.results[request.request_id] = Result()
         self.core.add_request(*self.core.preprocess_add_request(request))
-        return request_id
+        return request.request_id
 
     def abort(self, *request_ids: str) -> None:
         """Abort requests, as a client that goes away does."""
@@ -155,7 +161,9 @@ class ScriptedEngine:
                 result = self.results[output.request_id]
                 result.tokens += output.new_token_ids
                 if output.new_logprobs is not None:
-                    result.logprobs += [float(row[0]) for row in output.new_logprobs.logprobs]
+                    rows = output.new_logprobs.logprobs
+                    result.logprobs += [float(row[0]) for row in rows]
+                    result.top_logprobs += [float(value) for row in rows for value in row]
                 if (of_prompt := output.new_prompt_logprobs_tensors) is not None:
                     result.prompt_logprobs += of_prompt.logprobs[:, 0].tolist()
                 if output.finish_reason is not None:

@@ -20,6 +20,8 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.sample.logits_processor import build_logitsprocs
 from vllm.v1.utils import CpuGpuBuffer
 
+from vllm_qllm.execution.row_state import remove_row
+
 # State that ``execute_model`` leaves for ``sample_tokens`` of the same step.
 EPHEMERAL = ("execute_model_state", "kv_connector_output")
 
@@ -120,14 +122,22 @@ class Lanes:
     def claim(self, lane: int, output: SchedulerOutput) -> None:
         """Activate ``lane`` for a new step and drop its requests' rows from all other lanes.
 
-        A row left in another lane would lack the tokens that this step adds. No suspended step
-        is touched: its requests are not scheduled again before it completes.
+        A row left in another lane would lack the tokens that this step adds; one of a request
+        that has ended would be taken for that of a later one with the same id. No suspended step
+        is touched: its requests are neither scheduled again nor finished before it ends.
         """
         self.activate(lane)
         for number, other in enumerate(self._lanes):
             if number == lane:
                 continue
-            rows = other["input_batch"]
-            for request_id in output.num_scheduled_tokens:
-                if request_id in rows.req_id_to_index:
-                    rows.remove_request(request_id)
+            for request_id in (*output.num_scheduled_tokens, *output.finished_req_ids):
+                remove_row(self._runner, other["input_batch"], request_id)
+
+    def forget(self, output: SchedulerOutput) -> None:
+        """Drop the rows of the active lane's step, which has been given up.
+
+        vLLM tells logits processors of a step before its forward pass. One that counts steps
+        would be ahead of the tokens; told of the row anew, it starts from them.
+        """
+        for request_id in output.num_scheduled_tokens:
+            remove_row(self._runner, self._runner.input_batch, request_id)

@@ -74,6 +74,7 @@ class Session:
         try:
             return execute(output)
         except StepAbandoned:
+            self._lanes.forget(output)
             return no_result(output)
         finally:
             self._order, self._passed, self._run_ahead = outer

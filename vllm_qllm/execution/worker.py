@@ -65,6 +65,8 @@ class SuspendableWorker:
             interruption=interruption,
         )
 
+    # Like vLLM's own: what the runner makes on first use there cannot be written to elsewhere.
+    @torch.inference_mode()
     def priority_execute(self, output: SchedulerOutput, order: Order) -> Any:
         """``execute_model`` in the lane and under the conditions of ``order``."""
         return self._priority_session.run(output, order, self.execute_model)  # type: ignore[attr-defined]

@@ -52,6 +52,20 @@ def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
     return sample_tokens
 
 
+def _update_states(original: Callable[..., Any]) -> Callable[..., Any]:
+    def update_states(self: Any, scheduler_output: Any) -> Any:
+        from vllm_qllm.config import carried
+
+        if carried(self.vllm_config) is None:
+            return original(self, scheduler_output)
+        from vllm_qllm.execution.row_state import rows_handed_over
+
+        with rows_handed_over(self, scheduler_output):
+            return original(self, scheduler_output)
+
+    return update_states
+
+
 def _determine_available_memory(original: Callable[..., Any]) -> Callable[..., Any]:
     def determine_available_memory(self: Any) -> Any:
         from vllm import envs
@@ -120,5 +134,13 @@ ENGINE = (
         ("self", "grammar_output"),
         "seeded requests whose prompt takes several steps, on the CPU",
         _sample_tokens,
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner",
+        "_update_states",
+        ("self", "scheduler_output"),
+        "thinking budgets and logits processors of requests that were held back",
+        _update_states,
     ),
 )

@@ -33,8 +33,9 @@ RUNNER = (
         ),
         body(
             "_update_states",
-            "execution.lanes:Lanes.claim",
-            "Brings one batch up to date from runner.requests; other lanes keep theirs.",
+            "execution.row_state:rows_handed_over",
+            "Brings one batch up to date from runner.requests, which all lanes share; other lanes "
+            "keep their rows. What a removed row remembers is kept there for the next one.",
         ),
         body(
             "_prepare_inputs _build_attention_metadata",
@@ -109,16 +110,63 @@ RUNNER = (
         body("__init__", "execution.lanes:_new_batch", "Everything in it belongs to one lane."),
         body(
             "remove_request condense",
-            "execution.lanes:Lanes.claim",
+            "execution.row_state:remove_row",
             "Rows are removed between steps of a lane; the next one condenses its batch.",
         ),
-        attribute("req_id_to_index", "execution.lanes:Lanes.claim", "Which rows a lane has."),
+        attribute("req_id_to_index", "execution.row_state:remove_row", "Which rows a lane has."),
         attribute("logitsprocs", "execution.lanes:_new_batch", "Kept by row, so one set a lane."),
+        attribute(
+            "thinking_budget_state_holder",
+            "execution.row_state:_holders",
+            "Kept by row, and not made again from tokens.",
+        ),
         attribute(
             "generators num_reqs",
             "execution.seeds:unused_generators_set_aside",
             "The generators of the rows.",
         ),
+    ),
+    *uses(
+        "vllm.v1.core.sched.output:SchedulerOutput",
+        attribute(
+            "scheduled_new_reqs",
+            "execution.row_state:rows_handed_over",
+            "Requests that begin, or begin anew with another prompt.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.core.sched.output:NewRequestData",
+        attribute("req_id", "execution.row_state:rows_handed_over", "Of which request it is."),
+    ),
+    *uses(
+        "vllm.v1.sample.logits_processor.state:LogitsProcessors",
+        attribute("all", "execution.row_state:_holders", "Always in the same order."),
+    ),
+    *uses(
+        "vllm.v1.sample.logits_processor:",
+        attribute(
+            "LOGITSPROCS_GROUP",
+            "support:logits_processors",
+            "The entry points of logits processors, of which the operator is warned.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder",
+        body(
+            "sync_batch update_state",
+            "execution.row_state:_holders",
+            "Rows come and go in the one, tokens are counted in the other, when they are sampled.",
+        ),
+        attribute("_state", "execution.row_state:_holders", "By row."),
+    ),
+    *uses(
+        "vllm.v1.sample.logits_processor:AdapterLogitsProcessor",
+        body(
+            "update_state apply",
+            "execution.row_state:_holders",
+            "The one makes and moves what the other calls for each row.",
+        ),
+        attribute("req_info", "execution.row_state:_holders", "By row."),
     ),
     *uses(
         "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
