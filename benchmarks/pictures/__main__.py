@@ -24,6 +24,7 @@ from benchmarks.pictures import style
 from benchmarks.pictures.latency import against_load, distribution, responses, ttfts
 from benchmarks.pictures.progress import be_progress
 from benchmarks.pictures.steps import timeline
+from benchmarks.pictures.strip import strip
 from benchmarks.record import BadRecord, load_all
 
 FORMATS = ("svg", "png")
@@ -53,8 +54,8 @@ def draw(paths: Sequence[Path], out: Path, suffix: str) -> Iterator[str]:
                 yield str(style.save(figure, out / f"{scenario}-{name}.{suffix}"))
 
 
-def draw_timeline(path: Path, out: Path, suffix: str, seconds: float) -> str:
-    """Draw one timeline. Raises ValueError for a file that is none."""
+def draw_timeline(path: Path, out: Path, suffix: str, seconds: float) -> Iterator[str]:
+    """Draw one timeline, whole and as a strip. Raises ValueError for a file that is none."""
     try:
         document: Any = json.loads(path.read_bytes())
     except ValueError as error:
@@ -62,7 +63,8 @@ def draw_timeline(path: Path, out: Path, suffix: str, seconds: float) -> str:
     if not isinstance(document, dict) or document.get("format") != "vllm-qllm timeline":
         raise ValueError(f"{path} is no timeline; python -m vllm_qllm.timeline --raw writes one")
     figure = timeline(document, seconds, note=path.stem)
-    return str(style.save(figure, out / f"{path.stem}.{suffix}"))
+    yield str(style.save(figure, out / f"{path.stem}.{suffix}"))
+    yield str(style.save(strip(document, seconds), out / f"{path.stem}-strip.{suffix}"))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -80,7 +82,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with matplotlib.rc_context(dict(style.SETTINGS)):
             for path in asked.timeline:
-                print(draw_timeline(path, asked.out, asked.format, asked.seconds))
+                for line in draw_timeline(path, asked.out, asked.format, asked.seconds):
+                    print(line)
             if asked.results:
                 for line in draw(asked.results, asked.out, asked.format):
                     print(line)

@@ -22,6 +22,7 @@ from benchmarks.pictures.__main__ import main
 from benchmarks.pictures.latency import against_load, distribution, duration, responses, ttfts
 from benchmarks.pictures.progress import be_progress, tokens_by
 from benchmarks.pictures.steps import CLASSES, MARK, busiest, timeline
+from benchmarks.pictures.strip import strip
 from benchmarks.pictures.style import COLOURS, apart, colour, wrapped
 from benchmarks.record import BE, Record, save
 from benchmarks.summary import tokens_in_window
@@ -228,6 +229,15 @@ def test_a_timeline_shows_steps_layers_and_requests(document: dict[str, object])
     assert drawn == [c.lower() for c in (*CLASSES[:1] * 2, MARK, MARK, *CLASSES[1:2] * 2)]
 
 
+def test_a_strip_shows_urgent_steps_above_the_suspended_one(document: dict[str, object]) -> None:
+    (axes,) = strip(document, seconds=2.0, start=100.0).axes
+    bars = {
+        (round(p.get_x(), 2), round(p.get_y() + 0.4), round(p.get_width(), 2), bool(p.get_hatch()))
+        for p in axes.patches  # type: ignore[attr-defined]
+    }
+    assert bars == {(0.1, 0, 1.1, False), (0.51, 0, 0.2, True), (0.52, 1, 0.18, False)}
+
+
 def test_the_busiest_stretch_is_drawn(document: dict[str, object]) -> None:
     engine = document["engines"][0]  # type: ignore[index]
     assert busiest(engine, 1.0) == pytest.approx(100.41)
@@ -240,7 +250,8 @@ def test_a_timeline_is_drawn_by_the_command(
     path.write_text(json.dumps(document))
     out = tmp_path / "out"
     assert main(["--timeline", str(path), "-o", str(out), "--format", "png"]) == 0
-    assert (out / "run.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("run", "run-strip"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "other"}'])

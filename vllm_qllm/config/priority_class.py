@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vllm_qllm.config.rule import (
@@ -21,6 +21,10 @@ from vllm_qllm.config.rule import (
 from vllm_qllm.metrics.names import BUDGET, SECONDS
 
 MAX_CLASSES = 8
+NAME = (
+    "lower-case letters, digits and _, starting with a letter, at most 63 characters; "
+    f"not {BUDGET}, which is a word of the metrics"
+)
 # A share of first tokens within a time is exact only at a bound of their histogram.
 SLO_TTFT_MS = tuple(1000 * bound for bound in SECONDS)
 
@@ -31,17 +35,17 @@ class PriorityClass:
 
     Attributes:
         name: label in metrics and messages.
-        max_priority: largest priority that still belongs to the class; None for the last class.
+        max_priority: largest priority that still belongs to the class; null for the last class.
         max_wait_ms: how long work of this class may be held back by more urgent work before it
             is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
         slice_ms: how long it then runs before it may be suspended again. Milliseconds; at least
             one checkpoint is always passed.
         slo_ttft_ms: objective for the time to first token, which the status page compares with
-            what was; one of SLO_TTFT_MS; None for no objective. Milliseconds.
+            what was; a bound of their histogram; null for no objective. Milliseconds.
         slo_share: share of the requests that are to keep it.
     """
 
-    name: str
+    name: str = field(metadata={"allowed": NAME})
     max_priority: int | None = ruled(
         None,
         lambda v: v is None or (is_int(v) and INT64_MIN <= v < INT64_MAX),
@@ -74,8 +78,7 @@ class PriorityClass:
             and self.name != BUDGET,
             "classes[].name",
             self.name,
-            "lower-case letters, digits and _, starting with a letter, at most 63 characters; "
-            f"not {BUDGET}, which is a word of the metrics",
+            NAME,
         )
         check_rules(self, f"classes[{self.name}].")
 

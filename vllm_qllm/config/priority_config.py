@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm_qllm.config.priority_class import (
     DEFAULT_CLASSES,
+    MAX_CLASSES,
     PriorityClass,
     check_order,
     parse_classes,
@@ -76,9 +77,9 @@ class PriorityConfig:
         order: of requests of one priority: by their own ``arrival`` or by that of the first turn
             of their ``program``.
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
-        timeline: number of events of the timeline to keep; 0 for no timeline, True for
-            TIMELINE_EVENTS.
-        tenants: path of the file that says who may use which class; None: everybody may.
+        timeline: number of events of the timeline to keep; 0 for no timeline, true for
+            65536.
+        tenants: path of the file that says who may use which class; null: everybody may.
     """
 
     policy: str = ruled(
@@ -86,7 +87,10 @@ class PriorityConfig:
         lambda v: isinstance(v, str) and POLICY.fullmatch(v) is not None,
         "step, strict, or module:Class",
     )
-    classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
+    classes: tuple[PriorityClass, ...] = field(
+        default=DEFAULT_CLASSES,
+        metadata={"allowed": f"1 to {MAX_CLASSES} classes, most urgent first"},
+    )
     checkpoints: str = ruled("expert", lambda v: v in CHECKPOINTS, ", ".join(CHECKPOINTS))
     run_ahead: int = ruled(2, lambda v: is_int(v) and 1 <= v <= 1000, "an integer from 1 to 1000")
     reserved_kv: float = ruled(
@@ -116,7 +120,9 @@ class PriorityConfig:
         "a number of milliseconds from 0 to 86400000",
     )
     order: str = ruled("arrival", lambda v: v in ORDERS, ", ".join(ORDERS))
-    service_tiers: Mapping[str, int] = field(default_factory=dict)
+    service_tiers: Mapping[str, int] = field(
+        default_factory=dict, metadata={"allowed": "an object of tier: 64-bit integer"}
+    )
     timeline: int = ruled(
         0,
         lambda v: isinstance(v, bool) or (is_int(v) and (v == 0 or MIN_EVENTS <= v <= MAX_EVENTS)),
