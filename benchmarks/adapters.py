@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LoRA adapters for the tiny dense model, in PEFT's layout, strong enough to change answers."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The capacity model beside measured runs: what it predicts of each, and how far it is off.
 
     python -m benchmarks.capacity RESULTS ... [--cost FILE] [--calibrate SYSTEM ...] [-o FILE]

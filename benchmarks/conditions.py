@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a result was measured on: machine, versions, and which state of the source."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine's own counters, as ``/metrics`` shows them."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make demo`: the same two loads on one server, three ways; in a few minutes, on two cores.
 
     python -m benchmarks.demo [--seconds N] [--systems NAME ...]

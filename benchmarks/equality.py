@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Are the tokens those of the same request alone? A sample is sent again, one by one, to the server
 when it is idle.
 

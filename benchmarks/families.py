@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tiny model of each architecture that people serve, made on disk with no download.
 
     python -m benchmarks.families NAME OUT_DIR

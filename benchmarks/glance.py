@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What README.md needs: two scenarios, all of them at a glance, QLLM's ratios, where ours loses."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Result files put in order: by scenario, then system and point, with all rounds together."""
 
 import statistics

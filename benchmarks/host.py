@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps one server up for as long as the next run needs the same one."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts that several tables have in their cells, and the line above them."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is to be measured: cells of (scenario, variant, system, round), in order, and which of them
 have been measured already."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One cell: apply its load to a server that runs, and write down what came of it."""
 
 import asyncio

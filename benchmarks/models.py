@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models made on disk, with no download: config, byte-level tokenizer, seeded random weights.
 
     python -m benchmarks.models NAME OUT_DIR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the plugin costs when nobody urgent comes: best-effort work only, off against on, in pairs.
 
     python -m benchmarks.overhead [--pairs N] [--sides OFF ON]

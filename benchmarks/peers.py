@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What others published beside what was measured here; benchmarks/README.md: what is comparable."""
 
 import math

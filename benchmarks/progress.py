@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One line on stderr that says what goes on and how long it will still take."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one measured run leaves behind: one JSON file for each (scenario, point, system, round).
 
 Times are seconds since the run began, at the client, unless a name says otherwise; ``began_unix``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything about every scenario: latency, throughput, the engine's counters, peers, failures."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact response times, from the timeline that our systems keep (``/qllm/timeline``)."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures scenarios under systems, each alone on the machine, and writes a file for each run.
 
     python -m benchmarks.run SCENARIO ... [--systems NAME ...] [--rounds N] [--seconds S]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs `vllm serve` for as long as a `with` block lasts, and leaves no process behind."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the plugin adds to one step when nobody urgent comes, on a model that costs little.
 
     python -m benchmarks.step_cost [--rounds N]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which steps the engine ran, told from the times at which clients got their tokens.
 
 Tokens of one step reach the clients together. Where a request got a token at two such moments in a

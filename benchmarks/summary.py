@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From one record to numbers.
 
 Latencies are of requests that were due inside the window, measured at the client from the moment

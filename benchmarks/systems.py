@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is compared, as data. To add a system, add an entry."""
 
 import json
@@ -81,6 +82,8 @@ SYSTEMS = {
         "strict with layer checkpoints, vLLM's own experts", "strict", checkpoints="layer"
     ),
     "strict": qllm("preempting inside the step", "strict"),
+    # LS alone with our kernel: against it, strict shows what the scheduler does and nothing else.
+    "ls-alone-strict": qllm("strict, LS only", "strict", kinds=(LS,)),
     "be-alone-strict": qllm("strict, BE only", "strict", kinds=(BE,)),
     "strict-8192": qllm("preempting inside the step, 8192-token budget", "strict", tokens=8192),
     "strict-spill": qllm("KV of preempted requests on the host", "strict", spill_bytes=2 << 30),

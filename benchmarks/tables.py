@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables, in Markdown, from result files.
 
     python -m benchmarks.tables RESULTS ... [--readme] [--into FILE]

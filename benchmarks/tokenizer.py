@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A byte-level tokenizer: one token a byte, so any text works and lengths are plain."""
 
 import json

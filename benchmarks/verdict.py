@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where ours loses to a stock system, found in the numbers rather than chosen."""
 
 import math

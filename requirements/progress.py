@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turns pip's output (stdin) into one line that counts: pip alone is either silent for minutes or
 prints thousands of lines. On a terminal the line is rewritten in place; in a log every twentieth
 package gets a line. Errors go to pip's stderr, which is not touched.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Triton kernel of an MoE layer on a GPU: equal, stopped, and beside vLLM's own.
 
     python -m benchmarks.gpu.experts [equal] [stop] [speed]

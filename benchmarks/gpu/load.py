@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to one engine in this process, urgent ones by themselves and beside batch work."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Urgent requests beside long prefills on one GPU, under several systems.
 
     python -m benchmarks.gpu.mix --systems fcfs priority step layer expert [--model NAME]

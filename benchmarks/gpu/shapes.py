@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models of real size for a GPU: a configuration and a tokenizer, weights are made while loading.
 
 Their tokens mean nothing and depend on little, so they are for times and not for equality.

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small urgent requests beside single large ones of less urgent work."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worst urgent request alone, and beside single large requests of less urgent work.
 
     python -m benchmarks.hogs [--hogs NAME ...] [--model NAME] [--arguments ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that are large in one respect: what each costs a server, it costs in one place."""
 
 import json

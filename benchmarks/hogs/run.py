@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One hog on one server: urgent requests alone, then beside it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steady stream of small urgent requests, each timed from the moment it was due."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrival processes: when the requests of an open loop are due, whoever was answered before."""
 
 import random

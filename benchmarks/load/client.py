@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sends one request to an OpenAI-compatible server and notes when each token came.
 
 Raw HTTP rather than an OpenAI client: client and server share the processor, and building an object

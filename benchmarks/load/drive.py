@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Applies streams of requests to a server for a while."""
 
 import asyncio

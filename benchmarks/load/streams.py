@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams of requests: what a scenario is made of.
 
 The same seed gives the same requests to every system: arrivals, lengths and prompts depend on seed,

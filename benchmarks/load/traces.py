@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded arrivals and lengths: Azure's traces of 2023 (CSV) and Mooncake's (JSON lines).
 
 ``benchmarks/traces/README.md`` says where they are to be had, and under which licence.

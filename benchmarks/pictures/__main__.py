@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws pictures from result files and timelines.
 
     python -m benchmarks.pictures RESULTS ... [-o FOLDER] [--format svg|png]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What urgent requests wait: against the load, and as a distribution."""
 
 import math

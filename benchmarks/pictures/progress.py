@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is left for best-effort work: its tokens as the run goes on."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One stretch of a run, step by step: which step ran, which was suspended, and in which layer."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The idea on one strip: urgent steps above the best-effort step that they suspend."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How every picture looks: colours that colour-blind people can tell apart, and little ink."""
 
 import re
@@ -20,6 +21,7 @@ OURS = {
     "strict-share": "#332288",
     "step": "#009E73",
     "be-alone-strict": "#0072B2",
+    "ls-alone-strict": "#0072B2",
 }
 STOCK = {
     "fcfs": "#D55E00",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scenarios, each in a file of its own. To add one, add a file and an entry."""
 
 from benchmarks.scenarios import (

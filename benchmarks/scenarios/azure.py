@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(4) Recorded traffic: Azure's conversations as LS and code completion as BE, and the reverse.
 
 LS prompts and answers are scaled to an eighth, BE ones to a half (code) or a quarter, and time so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(3) ConServe's evaluation (arXiv 2410.01228): bursts of online requests, long offline prompts.
 
 Its ablation is the systems ``step`` (scheduling alone), ``strict-layer`` and ``strict``. Online

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(5) vLLM issue 24365: one urgent request beside 30 that are being decoded.
 
 There, a request that takes 8 s alone takes 16 s beside them although its priority is higher.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(8) Best-effort contexts of 4000 tokens fill the KV cache, and urgent bursts need all of it.
 
 The urgent requests are short and many, as those of people are: they are let in for their prompts,

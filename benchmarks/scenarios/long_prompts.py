@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(6) One prompt of 8000 tokens after the other, and a stream of short urgent requests."""
 
 from benchmarks.load.arrivals import Poisson

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(1) The mix: short urgent questions beside long batch prompts, under every system."""
 
 from benchmarks.load.arrivals import Poisson
@@ -18,6 +19,14 @@ SCENARIO = Scenario(
     systems=(
         *("ls-alone", "be-alone", "fcfs"),
         *("priority-2048", "priority-512", "priority-256", "priority-threshold"),
-        *("step", "strict-layer", "strict", "be-alone-strict", "strict-share", "strict-ride"),
+        *(
+            "step",
+            "strict-layer",
+            "strict",
+            "ls-alone-strict",
+            "be-alone-strict",
+            "strict-share",
+            "strict-ride",
+        ),
     ),
 )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(7) Overload: urgent requests alone are more than the machine can serve."""
 
 from benchmarks.load.arrivals import Poisson

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(2) QLLM's own evaluation (arXiv 2503.09304): a fifth of all requests urgent, at rising rates.
 
 Lengths are ShareGPT's means as published with vLLM (161 tokens in, 338 out), log-normal; the spread

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 # Failures inside the shared scheduler harness are shown like those of tests.
