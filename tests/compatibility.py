@@ -72,6 +72,7 @@ SECTIONS = {
         "service_tier",
         "Tenants",
         "Aborts",
+        "Calls of operators",
         "vllm run-batch",
         "python -m vllm_qllm.batch",
         "LLM.generate and LLM.chat",

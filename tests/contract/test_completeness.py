@@ -64,6 +64,7 @@ NOT_OF_VLLM = {
     "hexdigest",  # of hashlib
     "cudaHostUnregister",  # of torch, built for CUDA
     *("model_validate", "scope", "url"),  # of pydantic and starlette
+    *("apply_defaults", "bind"),  # of inspect
     *("st_ino", "st_mtime_ns", "st_size"),  # of os.stat_result
     *("do", "file", "hash"),  # of argparse.Namespace, as vllm_qllm.keys fills it
 }

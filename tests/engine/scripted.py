@@ -19,6 +19,7 @@ from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
 
 from vllm_qllm.engine.attach import attach
+from vllm_qllm.engine.calls import Need
 from vllm_qllm.policy import EngineView, Plan, Resume, Run, StrictPolicy
 
 LS, BE = 0, 1
@@ -76,6 +77,7 @@ class ScriptedEngine:
         core: the vLLM EngineCore.
         results: by request id.
         on_suspended: called at each checkpoint at which a step is suspended.
+        need: what a call of an operator's waits for then, which is carried out after :meth:`step`.
     """
 
     def __init__(self, model: Path, threads: int = 1, **engine_args: Any) -> None:
@@ -105,6 +107,7 @@ class ScriptedEngine:
             envs.disable_envs_cache()
         self.results: dict[str, Result] = {}
         self.on_suspended: Callable[[], None] = lambda: None
+        self.need = Need.NOTHING
         self.suspensions = 0
         self.broken = False
         self._ids = itertools.count()
@@ -112,9 +115,10 @@ class ScriptedEngine:
         if controller is not None:
             controller._take_input = self._suspended
 
-    def _suspended(self) -> None:
+    def _suspended(self) -> Need:
         self.suspensions += 1
         self.on_suspended()
+        return self.need
 
     def add(
         self,
@@ -214,6 +218,7 @@ class ScriptedEngine:
         """Forget results and cached prefixes; every block must be free."""
         assert self.core.scheduler.reset_prefix_cache()
         self.results.clear()
+        self.need = Need.NOTHING
         self.on_suspended = lambda: None
 
     def alone(self, prompt: list[int], max_tokens: int, **sampling: Any) -> Result:

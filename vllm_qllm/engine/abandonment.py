@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving up a suspended step whose requests hold the KV blocks that more urgent ones wait for."""
+"""Giving up a suspended step: its KV blocks are needed, or an operator's call waits for its end."""
 
 from __future__ import annotations
 
@@ -59,12 +59,33 @@ class Abandonment:
         scheduler = self._scheduler
         found: list[Request] = []
         for step in reversed(scheduler.suspended):
-            requests = [scheduler.requests[i] for i in step.request_ids if i in scheduler.requests]
+            requests = self._requests(step)
             may_end = step.rank > rank and not step.restoring
             if not may_end or not all(map(self._may_lose, requests)):
                 break
             found += requests
         return found
+
+    def may_end(self, step: Step, losing: bool) -> bool:
+        """Whether a suspended step may be given up for a call that waits for its end.
+
+        Args:
+            step: the one that was suspended last.
+            losing: whether its requests go on afterwards, and lose its work. They are protected as
+                from more urgent requests, or calls that come often would starve them.
+        """
+        if step.restoring:
+            return False
+        return not losing or all(map(self._may_lose, self._requests(step)))
+
+    def unwanted(self, step: Step) -> bool:
+        """Whether nobody waits for a suspended step: its requests have all been aborted."""
+        aborted = {request_id for request_id, _ in step.pending_aborts}
+        return not step.restoring and step.request_ids.keys() <= aborted
+
+    def _requests(self, step: Step) -> list[Request]:
+        known = self._scheduler.requests
+        return [known[request_id] for request_id in step.request_ids if request_id in known]
 
     def _may_lose(self, request: Request) -> bool:
         """Whether a request may lose the work of one more step, and then its blocks."""

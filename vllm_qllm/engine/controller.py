@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import queue
 import time
-from typing import Any
 
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequestType
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 
 from vllm_qllm.engine.arrivals import Arrivals
+from vllm_qllm.engine.calls import Item, Need, need_of
 from vllm_qllm.engine.scheduler import PriorityScheduler
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.flag import Flag
@@ -22,7 +22,10 @@ GRAMMAR_POLL_S = 0.01
 
 
 class Controller:
-    """Belongs to one EngineCore; everything but ``_arrived`` runs on the engine's thread."""
+    """Belongs to one EngineCore.
+
+    Everything but ``_arrived`` and ``_called`` runs on the engine's thread.
+    """
 
     def __init__(self, engine: EngineCore) -> None:
         scheduler = engine.scheduler
@@ -32,11 +35,10 @@ class Controller:
         self._flag = Flag()
         # The step that is running; read by the IO thread.
         self._running: Step | None = None
-        self._held_back: list[tuple[EngineCoreRequestType, Any]] = []
         self._nested_outputs: list[dict[int, EngineCoreOutputs]] = []
         classes = len(scheduler.priority_config.classes)
         source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
-        self._arrivals = Arrivals(source, classes, scheduler.rank, self._arrived)
+        self._arrivals = Arrivals(source, classes, scheduler.rank, self._arrived, self._called)
         self.checkpoints = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
             self._flag, classes, self.next_order, self.on_suspended
         )
@@ -50,12 +52,28 @@ class Controller:
         if rank < step.rank:
             self._flag.raise_for(step.number)
 
+    def _called(self, item: Item) -> None:
+        """Let the running step stop for what is no request: see :mod:`vllm_qllm.engine.calls`."""
+        step = self._running
+        if step is None or not step.suspendable:
+            return
+        if item[0] == EngineCoreRequestType.ABORT:
+            # Of some of its requests, a step ends in its own time.
+            stops = step.request_ids.keys() <= set(item[1])
+        else:
+            # What only asks has the time that a protected slice takes.
+            stops = not step.protected or need_of(item) is not Need.NOTHING or self._is_stopping()
+        if stops:
+            self._flag.raise_for(step.number)
+
     def _start(self, step: Step) -> None:
         self._running = step
         # An arrival between the engine's last look at its queue and the line above has raised
         # no flag for this step; one after it does. Looking now leaves no gap.
         if any(self._arrivals.pending[: step.rank]):
             self._arrived(0)
+        if self._arrivals.calls and step.suspendable and not step.protected:
+            self._flag.raise_for(step.number)
 
     # -- the protocol --------------------------------------------------------------------------
 
@@ -87,8 +105,6 @@ class Controller:
         now = time.monotonic()
         self._scheduler.accounting.resumed(step, now - (step.suspended_at or now), now)
         step.resume(now)
-        if not self._scheduler.suspended:
-            self._return_held_back()
         if plan is None:
             self._scheduler.abandonment.give_up(step)
             return GIVE_UP
@@ -100,8 +116,12 @@ class Controller:
         """How the suspended step is to go on; None if it is not."""
         scheduler = self._scheduler
         while True:
-            self._take_input()
-            plan = Resume() if self._is_stopping() else scheduler.decide()
+            need = Need.NO_REQUEST if self._is_stopping() else self._take_input()
+            if need is not Need.NOTHING:
+                return self._end_soonest(need)
+            if scheduler.abandonment.unwanted(scheduler.suspended[-1]):
+                return None
+            plan = scheduler.decide()
             if isinstance(plan, Resume):
                 break
             scheduler.use_plan(plan)
@@ -115,9 +135,18 @@ class Controller:
             return Resume(min(GRAMMAR_POLL_S, plan.budget or GRAMMAR_POLL_S))
         return plan
 
+    def _end_soonest(self, need: Need) -> Resume | None:
+        """How the suspended step ends as soon as it can: where it stands, or with nothing on top.
+
+        Each step below it is asked when its turn comes.
+        """
+        step = self._scheduler.suspended[-1]
+        if self._scheduler.abandonment.may_end(step, losing=need is Need.NO_STEP):
+            return None
+        return Resume(protected=True)
+
     def _is_stopping(self) -> bool:
-        # Told to drain, the engine goes on as before; told to abort, it gets to it soonest when
-        # the step in flight ends.
+        # Told to drain, the engine goes on as before; told to abort, it does so between two steps.
         engine = self._engine
         if not isinstance(engine, EngineCoreProc) or engine.is_running():
             return False
@@ -133,26 +162,23 @@ class Controller:
 
     # -- input and output ----------------------------------------------------------------------
 
-    def _take_input(self) -> None:
-        """Handle what clients sent, except calls that must find no step in flight."""
+    def _take_input(self) -> Need:
+        """Handle what clients sent, up to a call that waits for the steps in flight to end.
+
+        That call stays the first in the queue, where the engine finds it between two steps.
+
+        Returns:
+            What it needs.
+        """
         engine = self._engine
         if not isinstance(engine, EngineCoreProc):
-            return
-        while True:
-            try:
-                request_type, payload = self._arrivals.queue.get_nowait()
-            except queue.Empty:
-                return
-            if request_type == EngineCoreRequestType.UTILITY:
-                self._held_back.append((request_type, payload))
-            else:
-                engine._handle_client_request(request_type, payload)
-
-    def _return_held_back(self) -> None:
-        """Give the engine its calls back, behind whatever has arrived meanwhile."""
-        for item in self._held_back:
-            self._arrivals.queue.put_nowait(item)
-        self._held_back.clear()
+            return Need.NOTHING
+        while (item := self._arrivals.first()) is not None:
+            need = need_of(item)
+            if need is not Need.NOTHING:
+                return need
+            engine._handle_client_request(*self._arrivals.queue.get_nowait())
+        return Need.NOTHING
 
     def step_in_process(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
         """``EngineCore.step`` for an engine without an output queue: nested outputs come first."""

@@ -370,12 +370,13 @@ class PriorityScheduler(Scheduler):
         return super()._build_kv_connector_meta(connector, output)
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
-        """Forget cached prefixes, also what is on the host."""
+        """Forget cached prefixes, also what is on the host unless a suspended step may read it."""
         self.programs.release_all()
         try:
             return bool(super().reset_prefix_cache(*args, **kwargs))
         finally:
-            self.parking.forget_all()
+            if not self.suspended:
+                self.parking.forget_all()
 
     def shutdown(self) -> None:
         """Release what the scheduler holds outside of this process's memory."""

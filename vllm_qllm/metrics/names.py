@@ -83,7 +83,8 @@ METRICS = (
     Metric(
         "qllm_suspensions_total",
         "counter",
-        "Suspensions of a step, by the class that took over; budget when its time slice had ended.",
+        "Suspensions of a step, by the class that took over; budget when its time slice had ended, "
+        "or an operator called.",
         (OF, Label("by", words=(BUDGET,))),
     ),
     Metric(
@@ -116,7 +117,8 @@ METRICS = (
     Metric(
         "qllm_abandoned_tokens_total",
         "counter",
-        "Tokens scheduled in steps that were given up for the KV blocks of their requests.",
+        "Tokens scheduled in steps that were given up: for the KV blocks of their requests, for an "
+        "operator's call, or because nobody wanted them any more.",
         CLASS,
     ),
     Metric(

@@ -26,6 +26,13 @@ CORE = (
             "Makes the request whose class the IO thread reads.",
         ),
         signature("shutdown", "engine.attach:attach", "The flag is released before it."),
+        body(
+            "get_supported_tasks is_scheduler_paused is_sleeping get_weight_version list_loras "
+            "compute_weight_checksums save_sharded_state resume_scheduler wake_up profile "
+            "release_kv_cache_memory reset_mm_cache reset_prefix_cache sleep",
+            "engine.calls:need_of",
+            "They do nothing that a suspended step minds, or only with some arguments.",
+        ),
         attribute(
             "scheduler model_executor step_fn vllm_config", "engine", "The parts of an engine."
         ),
@@ -55,7 +62,12 @@ CORE = (
         body(
             "_handle_client_request",
             "engine.controller:Controller._take_input",
-            "Handles what arrives while a step is suspended; only utility calls are kept back.",
+            "Handles what arrives while a step is suspended, calls that need no step included.",
+        ),
+        body(
+            "pause_scheduler",
+            "engine.calls:need_of",
+            "Which of its modes end requests, and which waits for them.",
         ),
         body(
             "_handle_shutdown is_running",
@@ -88,7 +100,7 @@ CORE = (
     ),
     *uses(
         "vllm.v1.engine:EngineCoreRequestType",
-        attribute("ADD UTILITY", "engine", "What an item of the input queue is."),
+        attribute("ADD ABORT UTILITY WAKEUP", "engine", "What an item of the input queue is."),
     ),
     *uses(
         "vllm.config.vllm:VllmConfig",

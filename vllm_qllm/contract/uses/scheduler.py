@@ -68,8 +68,8 @@ SCHEDULER = uses(
     ),
     body(
         "reset_prefix_cache",
-        "engine.controller:Controller._take_input",
-        "It preempts what runs, so calls of clients wait until no step is suspended.",
+        "engine.calls:need_of",
+        "It preempts what runs, or refuses while blocks are in use.",
     ),
     signature("shutdown", "engine.scheduler:PriorityScheduler.shutdown", "Metrics end with it."),
     attribute(
