@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A replica that is no vLLM: it answers with the headers that it got, for what only nginx does."""
+"""A replica that is no vLLM: it answers with the path and headers it got, for what nginx does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(b"")
+        self._answer(json.dumps({"path": self.path}).encode())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -27,7 +27,9 @@ class Echo(BaseHTTPRequestHandler):
             COME.set()
             LET_GO.wait(60)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._answer(json.dumps({"headers": headers, "size": len(body)}).encode())
+        self._answer(
+            json.dumps({"path": self.path, "headers": headers, "size": len(body)}).encode()
+        )
 
     def _answer(self, body: bytes) -> None:
         self.send_response(200)

@@ -16,6 +16,8 @@ import pytest
 from tests.deploy.balancer import TRUSTED, Balancer, balance
 from tests.deploy.echo import COME, HELD, LET_GO, echo
 from tests.serve.server import free_port
+from tests.spellings import ask_for, disguises, spellings
+from vllm_qllm.ray.paths import is_open
 
 MIB = 1 << 20
 Answer = tuple[int, dict[str, str], Any]
@@ -108,22 +110,61 @@ def test_headers_have_a_limit(balancer: Balancer) -> None:
         assert status == body["error"]["code"] == expected
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+# What a replica has beside the API, and what of the API is for who runs it.
+CLOSED = (
+    *(
         "/metrics",
         "/docs",
         "/invocations",
-        "/qllm/",
+        "/qllm",
+        "/qllm/status",
         "/sleep",
-        "/v1/load_lora_adapter",
-        "/v1/../metrics",
-        "/v1/%2e%2e/metrics",
-    ],
+        "/pause",
+        "/tokenize",
+    ),
+    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
 )
-def test_what_is_not_the_api_stays_inside(balancer: Balancer, path: str) -> None:
+OPENED = ("/v1/models", "/v1/chat/completions", "/health")
+
+
+def received(balancer: Balancer, target: str) -> str | None:
+    """What a replica was asked for when nginx was asked for ``target``, None for nothing."""
+    status, body = ask_for(balancer.url, target)
+    if status != 200:
+        # Refused by nginx itself, in the form that clients know.
+        assert status == json.loads(body)["error"]["code"] in (400, 404), target
+        return None
+    path: str = json.loads(body)["path"]
+    return path
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_what_is_not_the_api_stays_inside_however_it_is_spelled(
+    balancer: Balancer, path: str
+) -> None:
     status, _, body = ask(balancer, path)
     assert status == body["error"]["code"] == 404
+    names = dict.fromkeys(spellings(path))
+    for opened in OPENED:
+        names |= dict.fromkeys(disguises(path, opened))
+    for name in names:
+        found = received(balancer, name)
+        if found is not None:
+            # Only what nobody can read in two ways, and then not as this path.
+            plain = found.partition("?")[0]
+            assert is_open(plain), (name, found)
+            assert plain != path and not plain.startswith(f"{path}/"), (name, found)
+
+
+@pytest.mark.parametrize("path", OPENED)
+def test_a_replica_is_asked_for_what_was_matched(balancer: Balancer, path: str) -> None:
+    for query in ("", "?", "?after=%2e%2e/..//x", "?a=b?c#d"):
+        assert received(balancer, path + query) == path + query
+    for name in dict.fromkeys(spellings(path)):
+        found = received(balancer, name)
+        if found is not None:
+            assert name.removeprefix("http://127.0.0.1") == found
+            assert is_open(found.partition("?")[0]), (name, found)
 
 
 def test_work_is_spread(balancer: Balancer) -> None:

@@ -17,7 +17,7 @@ from vllm_qllm.access.middleware import REQUEST_ID
 from vllm_qllm.ray import errors
 from vllm_qllm.ray.exchange import Exchange, LostError, NoReplicaError
 from vllm_qllm.ray.messages import Ask, Head
-from vllm_qllm.ray.paths import is_open
+from vllm_qllm.ray.paths import target_of
 from vllm_qllm.ray.settings import Settings
 from vllm_qllm.ray.urgency import PRIORITY_HEADER, Urgency
 
@@ -47,15 +47,16 @@ class Front:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
-        path = request.url.path
-        if not is_open(path):
+        path: str = request.scope["path"]
+        target = target_of(request.scope)
+        if target is None:
             return errors.answer(path, 404, "There is no such path here.")
         body = await self._body(request)
         if body is None:
             allowed = self._settings.max_body_bytes
             text = f"The body is too large; allowed: {allowed} bytes."
             return errors.answer(path, 413, text)
-        return await self._answer(path, self._ask(request, body))
+        return await self._answer(path, self._ask(request, target, body))
 
     async def _body(self, request: Request) -> bytes | None:
         """The whole; None when that is more than it may be."""
@@ -66,7 +67,7 @@ class Front:
                 return None
         return bytes(body)
 
-    def _ask(self, request: Request, body: bytes) -> Ask:
+    def _ask(self, request: Request, target: str, body: bytes) -> Ask:
         host = request.client.host if request.client else ""
         dropped = DROPPED if self._settings.is_trusted(host) else DROPPED | OF_GATEWAYS
         for name in request.headers:
@@ -81,7 +82,6 @@ class Front:
         if re.fullmatch(r"[\w.:-]{1,128}", headers.get(REQUEST_ID, ""), re.ASCII) is None:
             headers[REQUEST_ID] = uuid.uuid4().hex
         headers["X-Forwarded-For"] = host
-        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         rank = self._urgency.rank(headers, body)
         return Ask(request.method, target, tuple(headers.items()), body, rank)
 
