@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import vllm.plugins
 from fastapi import FastAPI
@@ -15,7 +17,8 @@ from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 from vllm_qllm.api.endpoints import endpoints
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.metrics import location
-from vllm_qllm.timeline.endpoint import PATH, TimelineEndpoint
+from vllm_qllm.timeline.document import Parts
+from vllm_qllm.timeline.endpoint import MAX_READERS, PATH, TimelineEndpoint
 from vllm_qllm.timeline.location import ring_path
 from vllm_qllm.timeline.log import open_log
 
@@ -47,11 +50,15 @@ def test_vllm_finds_it() -> None:
     assert found == ["qllm_status", "qllm_timeline"]
 
 
+def application(directory: Path) -> FastAPI:
+    app = FastAPI()
+    TimelineEndpoint(str(directory / "metrics")).attach_router(app)
+    return app
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> TestClient:
-    app = FastAPI()
-    TimelineEndpoint(str(tmp_path / "metrics")).attach_router(app)
-    return TestClient(app)
+    return TestClient(application(tmp_path))
 
 
 def test_before_an_engine_records_there_is_none(client: TestClient) -> None:
@@ -68,6 +75,54 @@ def test_a_ring_of_another_version_is_said(client: TestClient, tmp_path: Path) -
     answer = client.get(PATH)
     assert answer.status_code == 503
     assert "timeline.0 is no timeline of this version" in answer.json()["detail"]
+
+
+def full(path: Path, events: int = 4096) -> Path:
+    """A ring in which something is recorded everywhere."""
+    log = open_log(PriorityConfig(timeline=events), path / "timeline.0")
+    assert log is not None
+    for number in range(events):
+        log.queue(1, number, 2, 3, time.monotonic())
+    return path
+
+
+def test_requests_go_on_while_a_long_answer_is_written(tmp_path: Path) -> None:
+    endpoint = application(full(tmp_path, 16384))
+
+    async def run() -> tuple[float, int]:
+        transport = httpx.ASGITransport(endpoint)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            task = asyncio.create_task(client.get(PATH))
+            longest, last = 0.0, time.perf_counter()
+            while not task.done():
+                await asyncio.sleep(0)
+                longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+            return longest, len(task.result().json()["engines"][0]["events"])
+
+    asyncio.run(run())  # whatever is done once
+    longest, events = asyncio.run(run())
+    assert events == 16384
+    started = time.perf_counter()
+    b"".join(Parts(str(tmp_path / "metrics"), 10.0))
+    assert longest < (time.perf_counter() - started) / 2, "it is written in one part"
+
+
+def test_no_more_readers_than_can_be_answered(tmp_path: Path) -> None:
+    endpoint = application(full(tmp_path))
+
+    async def run() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(endpoint)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            many = await asyncio.gather(*(client.get(PATH) for _ in range(3 * MAX_READERS)))
+            return [*many, await client.get(PATH)]
+
+    *many, later = asyncio.run(run())
+    refused = [answer for answer in many if answer.status_code == 503]
+    assert len(refused) == 2 * MAX_READERS
+    assert all(answer.headers["Retry-After"] == "1" for answer in refused)
+    assert f"allowed: {MAX_READERS} at a time" in refused[0].json()["detail"]
+    assert {answer.status_code for answer in many} == {200, 503}
+    assert later.status_code == 200
 
 
 def test_events_of_each_engine(client: TestClient, tmp_path: Path) -> None:

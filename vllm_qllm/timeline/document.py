@@ -3,16 +3,66 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vllm_qllm.timeline import location, window
-from vllm_qllm.timeline.ring import Record, read, records
+from vllm_qllm.timeline.ring import Record, Rows, read, records
 
 FORMAT, VERSION = "vllm-qllm timeline", 1
+# Events that are written down at once, in some tenths of a millisecond.
+EVENTS = 32
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine's part of the document.
+
+    Attributes:
+        head: all but the events.
+        rows: the events.
+    """
+
+    head: dict[str, Any]
+    rows: Rows
+
+    def events(self) -> Iterator[list[dict[str, Any]]]:
+        """Some events at a time."""
+        classes = self.head["classes"]
+        for first in range(0, len(self.rows), EVENTS):
+            found = records(self.rows[first : first + EVENTS])
+            yield [event(record, classes) for record in found]
+
+
+class Parts:
+    """The document as JSON text, in parts that are made when they are asked for.
+
+    Arguments and errors are those of :func:`document`.
+    """
+
+    def __init__(self, prefix: str, seconds: float, after: int = 0) -> None:
+        self._head = {"format": FORMAT, "version": VERSION, "seconds": seconds}
+        self._engines = [
+            engine(path, seconds, index=int(path.suffix[1:]), after=after)
+            for path in location.rings(prefix)
+        ]
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield f'{json.dumps(self._head)[:-1]}, "engines": ['.encode()
+        for index, one in enumerate(self._engines):
+            yield f'{", " if index else ""}{json.dumps(one.head)[:-1]}, "events": ['.encode()
+            comma = ""
+            for events in one.events():
+                yield f"{comma}{json.dumps(events)[1:-1]}".encode()
+                comma = ", "
+            yield b"]}"
+        yield b"]}"
 
 
 def document(prefix: str, seconds: float, after: int = 0) -> dict[str, Any]:
@@ -29,32 +79,27 @@ def document(prefix: str, seconds: float, after: int = 0) -> dict[str, Any]:
     Raises:
         NoRing: a file is not a ring of this version.
     """
-    engines = [
-        engine(path, seconds, index=int(path.suffix[1:]), after=after)
-        for path in location.rings(prefix)
-    ]
-    return {"format": FORMAT, "version": VERSION, "seconds": seconds, "engines": engines}
+    found: dict[str, Any] = json.loads(b"".join(Parts(prefix, seconds, after)))
+    return found
 
 
-def engine(path: Path, seconds: float, index: int = 0, after: int = 0) -> dict[str, Any]:
+def engine(path: Path, seconds: float, index: int = 0, after: int = 0) -> Engine:
     """One engine's part of the document."""
     now = time.monotonic_ns()
     found = read(path, after)
-    classes = tuple(found.description["classes"])
     start = now - int(seconds * 1e9)
-    kept = window.since(found.rows, start)
     times = found.rows["time"]
-    return {
+    head = {
         "engine": index,
         "pid": found.description["pid"],
-        "classes": classes,
+        "classes": tuple(found.description["classes"]),
         "start": start / 1e9,
         "now": now / 1e9,
         "recorded": found.written,
         "complete": len(times) == max(0, found.written - after)
         or bool(len(times) and np.min(times) <= start),
-        "events": [event(record, classes) for record in records(kept)],
     }
+    return Engine(head, window.since(found.rows, start))
 
 
 def event(record: Record, classes: tuple[str, ...]) -> dict[str, Any]:

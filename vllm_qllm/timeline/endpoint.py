@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
+from starlette.responses import JSONResponse, Response
 
-from vllm_qllm.timeline.document import document
+from vllm_qllm.api.readers import RETRY, Readers, TooManyReaders, written
+from vllm_qllm.timeline.document import Parts
 from vllm_qllm.timeline.ring import NoRing
 
 PATH = "/qllm/timeline"
 MAX_SECONDS = 3600.0
+MAX_READERS = 8
 
 # vLLM answers what cannot be used with 400, where FastAPI would with 422.
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A value that cannot be used"},
-    503: {"description": "The timeline cannot be read"},
+    503: {"description": "The timeline cannot be read, or too many read it at once"},
 }
 
 Seconds = Annotated[
@@ -55,13 +59,25 @@ class TimelineEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         """Add the route."""
 
-        # Not a coroutine: FastAPI then runs it on a thread of its own, and requests go on.
-        @app.get(PATH, summary="What the engines did in the last seconds", responses=ERRORS)
-        def timeline(seconds: Seconds = 10.0, after: After = 0) -> dict[str, Any]:
+        readers = Readers(MAX_READERS)
+
+        @app.get(
+            PATH,
+            summary="What the engines did in the last seconds",
+            responses=ERRORS,
+            response_class=JSONResponse,
+        )
+        async def timeline(seconds: Seconds = 10.0, after: After = 0) -> Response:
             try:
-                return document(self._prefix, seconds, after)
+                async with readers.turn():
+                    # Reading is NumPy's work, which needs the interpreter little.
+                    parts = await asyncio.to_thread(Parts, self._prefix, seconds, after)
+                    text = await written(parts)
+            except TooManyReaders as error:
+                raise HTTPException(503, str(error), headers=RETRY) from error
             except NoRing as error:
                 raise HTTPException(503, f"the timeline cannot be read: {error}") from error
+            return Response(text, media_type="application/json")
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Nothing: what is asked for is in files."""
