@@ -81,6 +81,7 @@ SECTIONS = {
         "Worker killed",
         "EngineCore killed",
         "TP rank killed",
+        "EngineCore stands still",
         "SIGTERM drains",
         "Clients that vanish",
         "Full disk",

@@ -45,6 +45,10 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         for v in ("8", None, True, False, 1.0, NAN, -1, 1001)
     ),
     *(
+        ("stall_limit_ms", {"stall_limit_ms": v}, v, "86400000")
+        for v in ("8", None, True, NAN, INF, -1, 86_400_001)
+    ),
+    *(
         ("progress_cap", {"progress_cap": v}, v, "at most 1")
         for v in ("1", None, True, NAN, 0, -1, 1.01)
     ),

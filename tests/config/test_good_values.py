@@ -53,6 +53,7 @@ configs = st.fixed_dictionaries(
         "ride_slowdown": st.floats(1, 100) | st.integers(1, 100),
         "max_preemptions": st.integers(0, 1000),
         "progress_cap": st.floats(0.001, 1),
+        "stall_limit_ms": st.floats(0, 86_400_000) | st.integers(0, 86_400_000),
         "service_tiers": tiers,
         "timeline": st.just(0) | st.integers(1024, 2**20),
     },

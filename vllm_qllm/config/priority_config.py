@@ -79,6 +79,8 @@ class PriorityConfig:
         service_tiers: priority for each ``service_tier`` of a request that names no priority.
         timeline: number of events of the timeline to keep; 0 for no timeline, true for
             65536.
+        stall_limit_ms: ``/health`` fails when the engine has made no step for so long while
+            requests wait; 0: it does not.
         tenants: path of the file that says who may use which class; null: everybody may.
     """
 
@@ -127,6 +129,11 @@ class PriorityConfig:
         0,
         lambda v: isinstance(v, bool) or (is_int(v) and (v == 0 or MIN_EVENTS <= v <= MAX_EVENTS)),
         f"true, false, or a number of events from {MIN_EVENTS} to {MAX_EVENTS}",
+    )
+    stall_limit_ms: float = ruled(
+        0.0,
+        lambda v: is_number(v) and 0 <= v <= 86_400_000,
+        "a number of milliseconds from 0 to 86400000",
     )
     tenants: str | None = ruled(
         None, lambda v: v is None or is_path(v), "the path of a tenants file"

@@ -13,6 +13,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.protocol import Place
 from vllm_qllm.kv.copies import CopyReport
+from vllm_qllm.metrics.pulse import Pulse
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.timeline.log import TimelineLog
 
@@ -49,14 +50,20 @@ class Accounting:
     Args:
         scheduler: whose requests and steps these are.
         recorder: of the numbers on ``/metrics``.
+        pulse: that others read to see whether the engine goes on.
         log: of the timeline; None when it is off.
     """
 
     def __init__(
-        self, scheduler: PriorityScheduler, recorder: Recorder, log: TimelineLog | None = None
+        self,
+        scheduler: PriorityScheduler,
+        recorder: Recorder,
+        pulse: Pulse,
+        log: TimelineLog | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._recorder = recorder
+        self._pulse = pulse
         self._log = log
         self._clocks: dict[str, Clock] = {}
 
@@ -175,7 +182,16 @@ class Accounting:
             self._log.step_resumed(step, len(self._scheduler.in_flight) - 1, now)
         self._gauges(now)
 
+    def progressed(self, now: float) -> None:
+        """Note that the engine goes on, and whether it is to go on from here."""
+        scheduler = self._scheduler
+        busy = any(step.request_ids for step in scheduler.in_flight)
+        # A paused engine, and one whose requests all wait for something else, is not at work.
+        busy |= scheduler.get_num_unfinished_requests() > 0 and scheduler.load.any_work()
+        self._pulse.beat(now, busy)
+
     def _gauges(self, now: float) -> None:
+        self.progressed(now)
         scheduler = self._scheduler
         ranks = range(len(scheduler.priority_config.classes))
         running = [0 for _ in ranks]
@@ -204,5 +220,6 @@ class Accounting:
     def close(self) -> None:
         """Let go of what others read."""
         self._recorder.close()
+        self._pulse.close()
         if self._log is not None:
             self._log.close()

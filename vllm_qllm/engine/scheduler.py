@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
@@ -36,7 +37,8 @@ from vllm_qllm.engine.step import Step
 from vllm_qllm.kv.connector import SpillConnector
 from vllm_qllm.kv.copies import Copies
 from vllm_qllm.kv.spill import Spill
-from vllm_qllm.metrics.location import store_path
+from vllm_qllm.metrics.location import pulse_path, store_path
+from vllm_qllm.metrics.pulse import Pulse
 from vllm_qllm.metrics.recorder import Recorder
 from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
 from vllm_qllm.timeline.location import ring_path
@@ -75,7 +77,7 @@ class PriorityScheduler(Scheduler):
         self.riders = Riders(self)
         recorder = Recorder(self.priority_config, store_path())
         log = open_log(self.priority_config, ring_path())
-        self.accounting = Accounting(self, recorder, log)
+        self.accounting = Accounting(self, recorder, Pulse(pulse_path()), log)
         self._plan: Run | None = None
         self._held: list[Request] = []
         self._step_numbers = itertools.count(1)
@@ -324,6 +326,7 @@ class PriorityScheduler(Scheduler):
         self.programs.arrived(request)
         self.accounting.arrived(request)
         super().add_request(request)
+        self.accounting.progressed(time.monotonic())
 
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self.programs.finished(request, time.monotonic())
@@ -363,6 +366,11 @@ class PriorityScheduler(Scheduler):
         self.load.ran(step, now)
         self.accounting.completed(step, requests, now)
         return outputs
+
+    def set_pause_state(self, pause_state: PauseState) -> None:
+        """Pause, or go on: an engine that is paused does not stand still by itself."""
+        super().set_pause_state(pause_state)
+        self.accounting.progressed(time.monotonic())
 
     def _build_kv_connector_meta(self, connector: Any, output: SchedulerOutput) -> Any:
         """What the workers copy before this step."""

@@ -77,6 +77,17 @@ def store_path(engine_index: int = 0) -> str | None:
     return f"{prefix}.{engine_index}" if prefix else None
 
 
+def pulse_path(engine_index: int = 0) -> str | None:
+    """Where the engine in this process says that it makes progress; None: nowhere."""
+    prefix = os.environ.get(VARIABLE)
+    return pulse_of(prefix, engine_index) if prefix else None
+
+
+def pulse_of(prefix: str, engine_index: int = 0) -> str:
+    """The same for a server with this prefix."""
+    return f"{prefix}.{engine_index}.pulse"
+
+
 def beside(name: str) -> str | None:
     """Path of another file that all processes of this server share; None: there is no place."""
     prefix = os.environ.get(VARIABLE)

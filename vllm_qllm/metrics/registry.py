@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 
 from vllm_qllm.access.collector import AccessCollector
+from vllm_qllm.api.standstill import StandstillCollector
 from vllm_qllm.metrics import location
 from vllm_qllm.metrics.collector import PriorityCollector
 
@@ -30,6 +31,7 @@ def with_priority_metrics(registry: CollectorRegistry) -> CollectorRegistry:
     if prepared is not None and not several and registry not in _registered:
         registry.register(_collector(prepared))
         registry.register(AccessCollector())
+        registry.register(StandstillCollector())
         _registered.add(registry)
     return registry
 
@@ -39,7 +41,12 @@ def with_priority_families(families: Iterable[Family]) -> Iterable[Family]:
     prepared = location.prepared()
     if prepared is None:
         return families
-    return chain(families, _collector(prepared).collect(), AccessCollector().collect())
+    return chain(
+        families,
+        _collector(prepared).collect(),
+        AccessCollector().collect(),
+        StandstillCollector().collect(),
+    )
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Any
 from vllm_qllm import __version__
 from vllm_qllm.access.gate import this_gate
 from vllm_qllm.api import draining
+from vllm_qllm.api.standstill import Standstill
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.metrics.names import BUDGET
 from vllm_qllm.status.classes import class_document
@@ -17,7 +18,7 @@ from vllm_qllm.status.history import History, Window
 from vllm_qllm.status.tenants import tenants_document
 
 FORMAT, VERSION = "vllm-qllm status", 1
-SERVING, DRAINING, DEAD = "serving", "draining", "engine dead"
+SERVING, DRAINING, STALLED, DEAD = "serving", "draining", "stalled", "engine dead"
 # Fields of the configuration that are shown as they are.
 LIMITS = (
     "checkpoints",
@@ -29,6 +30,7 @@ LIMITS = (
     "spill_bytes",
     "program_ttl_ms",
     "order",
+    "stall_limit_ms",
 )
 
 
@@ -41,19 +43,23 @@ class Source:
         models: names under which the model is served.
         history: of the numbers.
         client: of the engine, an ``AsyncLLM``.
+        standstill: of the engine.
     """
 
     config: PriorityConfig
     models: tuple[str, ...]
     history: History
     client: Any
+    standstill: Standstill
 
     @property
     def state(self) -> str:
         """Whether requests are taken, as ``/health`` knows it, and why not."""
         if self.client.errored:
             return DEAD
-        return DRAINING if draining.begun(self.client) else SERVING
+        if draining.begun(self.client):
+            return DRAINING
+        return STALLED if self.standstill.exceeded else SERVING
 
 
 def document(source: Source, seconds: float) -> dict[str, Any]:
@@ -70,6 +76,7 @@ def document(source: Source, seconds: float) -> dict[str, Any]:
         "version": VERSION,
         "time": time.time(),
         "state": source.state,
+        "stalled_seconds": round(source.standstill.seconds(), 3),
         "seconds": seconds,
         "covered": None if window is None else window.seconds,
         "versions": {"vllm_qllm": __version__, "vllm": _vllm_version()},

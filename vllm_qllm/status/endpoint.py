@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from vllm_qllm.api.readers import RETRY, Readers, TooManyReaders
+from vllm_qllm.api.standstill import watch
 from vllm_qllm.config import PriorityConfig, carried
+from vllm_qllm.metrics import location
+from vllm_qllm.metrics.pulse import PulseReader
 from vllm_qllm.metrics.stores import Stores
 from vllm_qllm.status.document import Source, document
 from vllm_qllm.status.history import MAX_SECONDS, History
 from vllm_qllm.status.page import load
 
 PAGE, PATH = "/qllm/", "/qllm/status"
+MAX_READERS = 64
 # vLLM answers what cannot be used with 400, where FastAPI would with 422.
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A value that cannot be used"},
-    503: {"description": "The server has not started yet"},
+    503: {"description": "The server has not started yet, or too many ask at once"},
 }
 
 Seconds = Annotated[
@@ -60,16 +66,21 @@ class StatusEndpoint:
         async def without_slash() -> Response:
             return Response(status_code=308, headers={"Location": PAGE.lstrip("/")})
 
-        # Not a coroutine: FastAPI then runs it on a thread of its own, and requests go on.
+        readers = Readers(MAX_READERS)
+
         @app.get(PATH, summary="How the server is", response_class=JSONResponse, responses=ERRORS)
-        def status(seconds: Seconds = 60.0) -> JSONResponse:
+        async def status(seconds: Seconds = 60.0) -> JSONResponse:
             if self._source is None:
                 raise HTTPException(503, "the server has not started yet")
-            found = document(self._source, seconds)
+            try:
+                async with readers.turn():
+                    found = await asyncio.to_thread(document, self._source, seconds)
+            except TooManyReaders as error:
+                raise HTTPException(503, str(error), headers=RETRY) from error
             return JSONResponse(found, headers={"Cache-Control": "no-store"})
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        """Begin to keep the history of the numbers.
+        """Begin to keep the history of the numbers, and to see whether the engine stands still.
 
         Args:
             engine_client: an ``AsyncLLM``; None on a server without an engine, which has no status.
@@ -83,4 +94,6 @@ class StatusEndpoint:
         history = History(Stores([c.name for c in config.classes], self._prefix))
         history.keep()
         models = tuple(args.served_model_name or [args.model])
-        self._source = Source(config, models, history, engine_client)
+        pulse = PulseReader(location.pulse_of(self._prefix))
+        standstill = watch(engine_client, pulse, config.stall_limit_ms / 1000)
+        self._source = Source(config, models, history, engine_client, standstill)

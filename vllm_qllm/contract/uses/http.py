@@ -52,6 +52,8 @@ HTTP = (
     *uses(
         "vllm.v1.engine.output_processor:OutputProcessor",
         body("propagate_error", "api.draining:Draining", "Ends every request with an error."),
+        body("add_request", "api.standstill:Standstill", "Called before a request is sent."),
+        attribute("request_states", "api.standstill:Standstill", "Open requests by their id."),
     ),
     *uses(
         "vllm.entrypoints.generate.base.serving:GenerateBaseServing",

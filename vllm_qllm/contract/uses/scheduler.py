@@ -52,6 +52,11 @@ SCHEDULER = uses(
         "Waiting must count what both queues hold, shown or not.",
     ),
     body(
+        "set_pause_state pause_state",
+        "engine.scheduler:PriorityScheduler.set_pause_state",
+        "A paused engine has nothing to do.",
+    ),
+    body(
         "get_num_unfinished_requests has_finished_requests has_requests",
         "engine.class_queue:ClassQueue",
         "They decide whether a step is made at all, by the length of queues that hide requests.",
@@ -167,6 +172,14 @@ REQUEST = (
     *uses(
         "vllm.sampling_params:SamplingParams",
         attribute("extra_args", "engine.programs:program_of", "What a client gave as vllm_xargs."),
+    ),
+    *uses(
+        "vllm.v1.core.sched.interface:",
+        body(
+            "PauseState",
+            "engine.scheduler:PriorityScheduler.set_pause_state",
+            "How an engine can be paused.",
+        ),
     ),
     *uses(
         "vllm.v1.request:RequestStatus",

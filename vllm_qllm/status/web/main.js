@@ -24,6 +24,8 @@ function showStatus(found) {
   byId("key").hidden = true;
   byId("main").hidden = false;
   const texts = { serving: "Serving", draining: "Draining: no new requests are taken", "engine dead": "The engine is dead: numbers are its last ones" };
+  texts.stalled = `The engine stands still: no step for ${seconds(found.stalled_seconds)} while requests wait`;
+  if (found.stalled_seconds >= 5) texts.serving = `Serving, but no step for ${seconds(found.stalled_seconds)} while requests wait`;
   showState(found.state === "engine dead" ? "dead" : found.state, texts[found.state] ?? found.state);
   const models = found.models.join(", ");
   say(byId("model"), models);

@@ -44,6 +44,7 @@ function showPolicy(status) {
     ["KV kept for the most urgent class", share(policy.reserved_kv)],
     ["slowdown by riders, at most", `${policy.ride_slowdown} times`],
     ["preemptions of a request, at most", String(policy.max_preemptions)],
+    ["standstill before /health fails", policy.stall_limit_ms ? seconds(policy.stall_limit_ms / 1000) : "any"],
     ["spared from preemption", `from ${share(policy.progress_cap)} of its tokens on`],
     ["KV of parked requests, at most", share(policy.park_fraction)],
     ["KV on the host", policy.spill_bytes ? `${bytes(policy.spill_bytes)} a worker` : "none: it is computed again"],
