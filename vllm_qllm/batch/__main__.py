@@ -20,56 +20,80 @@ from tqdm import tqdm
 from vllm_qllm import credentials
 from vllm_qllm.batch import BatchError
 from vllm_qllm.batch.answer_file import AnswerFile
+from vllm_qllm.batch.attempt import CONNECT_SECONDS, Sender
 from vllm_qllm.batch.request_file import RequestFile
 from vllm_qllm.batch.retry import Retry
 from vllm_qllm.batch.runner import Runner
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the batch; returns the exit status: 0 when all are answered and none is an error."""
+    """Run the batch; returns the exit status: 0 when every request has an answer, no error."""
     asked = _parser().parse_args(arguments)
     try:
-        return asyncio.run(_run(asked))
+        # Before the event loop runs: it may have to wait for who writes a pipe.
+        requests = RequestFile(asked.input, asked.service_tier)
+        for complaint in requests.complaints:
+            print(complaint, file=sys.stderr)
+        answers = AnswerFile(asked.output, requests.ids, requests.status)
+        done = len(requests.ids & answers.answered)
+        try:
+            asyncio.run(_run(asked, requests, answers))
+        finally:
+            answers.close()
+            _report(asked, requests, answers, done)
     except BatchError as error:
         print(error, file=sys.stderr)
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped; run it again to go on", file=sys.stderr)
         return 130
+    good = answers.answered - answers.errors
+    return 0 if requests.ids <= good and not requests.nameless else 1
 
 
-async def _run(asked: argparse.Namespace) -> int:
+async def _run(asked: argparse.Namespace, requests: RequestFile, answers: AnswerFile) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    requests = RequestFile(asked.input, asked.service_tier)
-    answers = AnswerFile(asked.output)
-    left = (request for request in requests if request.custom_id not in answers.answered)
-    done = len(requests.ids & answers.answered)
-    client = httpx.AsyncClient(
-        base_url=asked.url.rstrip("/").removesuffix("/v1"),
-        headers=credentials.headers(),
-        timeout=httpx.Timeout(asked.timeout, connect=10.0),
-        limits=httpx.Limits(max_connections=asked.concurrency),
-    )
     # None: only where somebody looks.
+    done = len(requests.ids & answers.answered)
     bar = tqdm(total=len(requests.ids), initial=done, unit="req", disable=None)
 
-    def show(status: int) -> None:
+    def show() -> None:
         bar.update()
-        bar.set_postfix(errors=answers.failed, refresh=False)
+        bar.set_postfix(errors=len(answers.errors & requests.ids), refresh=False)
 
-    try:
-        with bar:
-            async with client:
-                runner = Runner(client, answers, Retry(asked.patience), show)
-                await runner.run(left, asked.concurrency)
-    finally:
-        answers.close()
-        now = len(requests.ids & answers.answered)
-        print(f"{now} of {len(requests.ids)} answered, {now - done} of them now; "
-              f"{answers.failed} errors in {asked.output}")  # fmt: skip
-    return 1 if answers.failed else 0
+    with bar:
+        async with _client(asked) as client:
+            sender = Sender(client, asked.timeout)
+            runner = Runner(sender, answers, Retry(asked.patience), show)
+            await runner.run(requests.without(answers.answered), asked.concurrency)
+
+
+def _client(asked: argparse.Namespace) -> httpx.AsyncClient:
+    headers = credentials.headers()
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise BatchError("OPENAI_API_KEY holds a character that no key has, as the end of a line")
+    return httpx.AsyncClient(
+        base_url=asked.url.rstrip("/").removesuffix("/v1"),
+        headers=headers,
+        # `Sender` bounds a whole request.
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        limits=httpx.Limits(max_connections=asked.concurrency),
+    )
+
+
+def _report(
+    asked: argparse.Namespace, requests: RequestFile, answers: AnswerFile, before: int
+) -> None:
+    total, now = len(requests.ids), len(requests.ids & answers.answered)
+    errors = len(requests.ids & answers.errors)
+    text = (
+        f"{now} of {total} answered, {now - before} of them now; {errors} errors in {asked.output}"
+    )
+    if requests.nameless:
+        text += f"; {requests.nameless} lines of {asked.input} are no requests"
+    print(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-i", "--input", required=True, help="requests, one a line")
     parser.add_argument("-o", "--output", required=True, help="answers are appended to it")
-    parser.add_argument("--url", required=True, help="of the server, with or without /v1")
+    parser.add_argument(
+        "--url", required=True, type=_url, help="of the server, with or without /v1"
+    )
     parser.add_argument("--concurrency", type=_positive(int), default=32, help="requests at a time")
     parser.add_argument(
         "--service-tier",
@@ -88,15 +114,26 @@ def _parser() -> argparse.ArgumentParser:
         help="of requests that name neither a tier nor a priority (default: flex)",
     )
     parser.add_argument(
-        "--timeout", type=_positive(float), default=3600.0, help="seconds for one answer"
+        "--timeout", type=_positive(float), default=3600.0, help="seconds for one whole answer"
     )
     parser.add_argument(
         "--patience",
         type=_positive(float),
         default=600.0,
-        help="give up after so many seconds without any answer, as of a server that is down",
+        help="give up when no request was taken for so many seconds, as by a server that is down; "
+        "seconds in which one is under way do not count",
     )
     return parser
+
+
+def _url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise argparse.ArgumentTypeError(f"is {text!r}: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise argparse.ArgumentTypeError(f"is {text!r}; allowed: http://HOST:PORT, or https")
+    return text
 
 
 def _positive(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]

@@ -4,47 +4,83 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
-# Answers that another try may change: told to wait, told to come back, in between, restarting.
-AGAIN = (408, 425, 429, 502, 503, 504)
 MAX_WAIT = 60.0
+
+
+def backoff(times: int) -> float:
+    """Seconds to wait after something has failed so many times in a row."""
+    return min(MAX_WAIT, 0.5 * 2.0 ** min(times, 10))
+
+
+def told(retry_after: str | None) -> float | None:
+    """How many seconds a ``Retry-After`` asks for, at most a minute; None: it says nothing.
+
+    A server may be there again long before the hour or the day that it names, and one that names
+    it by mistake must not end a batch.
+    """
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(MAX_WAIT, float(text[:9]))
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        date = parsedate_to_datetime(text)
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return min(MAX_WAIT, max(0.0, (date - datetime.now(UTC)).total_seconds()))
+    return None
 
 
 class Retry:
     """Waits before tries, for all requests together: who is told to wait makes all wait.
 
     Args:
-        patience: seconds without any answer after which nothing more is tried.
+        patience: for how many seconds it may go on that no request is taken.
         clock: seconds.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience, self._clock = patience, clock
-        self._last_answer = self._not_before = clock()
+        self._not_before = clock()
+        self._first_failure: float | None = None
+        self._last_failure = self._not_before
+        self._rounds = 0
+
+    def now(self) -> float:
+        """When a try begins."""
+        return self._clock()
 
     def answered(self) -> None:
         """The server has answered a request."""
-        self._last_answer = self._clock()
+        self._first_failure, self._rounds = None, 0
 
     @property
     def is_over(self) -> bool:
-        """Whether patience has run out."""
-        return self._clock() - self._last_answer > self._patience
+        """Whether patience has run out: it began with the first refusal since the last answer."""
+        first = self._first_failure
+        return first is not None and self._clock() - first > self._patience
 
-    def later(self, tries: int, retry_after: str | None) -> None:
-        """A try has failed.
+    def later(self, began: float, retry_after: str | None) -> None:
+        """A request was not taken.
 
         Args:
-            tries: how many of this request have.
-            retry_after: the header of the answer, if there was one; a number of seconds.
+            began: when it was tried. Of tries that were under way together one counts.
+            retry_after: the header of the answer, if there was one.
         """
-        seconds = min(MAX_WAIT, 0.5 * 2 ** min(tries, 10))
-        if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-            seconds = float(retry_after[:6])
-        self._not_before = max(self._not_before, self._clock() + seconds)
+        now = self._clock()
+        if began >= self._last_failure:
+            self._rounds += 1
+            self._last_failure = now
+        if self._first_failure is None:
+            self._first_failure = now
+        seconds = told(retry_after)
+        if seconds is None:
+            seconds = backoff(self._rounds)
+        self._not_before = max(self._not_before, now + seconds)
 
     async def wait(self) -> None:
         """Until the next try may be made; a little apart, so that not all come at once."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import httpx
 
 from vllm_qllm.batch import BatchError
+from vllm_qllm.batch.answer import Answer, failed
 from vllm_qllm.batch.answer_file import AnswerFile
-from vllm_qllm.batch.request_file import Request
-from vllm_qllm.batch.retry import AGAIN, Retry
+from vllm_qllm.batch.attempt import Attempt, Sender
+from vllm_qllm.batch.request import Request
+from vllm_qllm.batch.retry import Retry, backoff
 
-# Tries of a request at which the server itself fails.
+# Tries of a request at which the server fails, or breaks off, or is too late.
 MAX_FAILURES = 3
 
 
@@ -22,23 +21,19 @@ class Runner:
     """One run.
 
     Args:
-        client: knows the server and the key.
+        sender: asks the server.
         answers: where they go.
         retry: decides about waiting.
-        done: is called after each answer with its status.
+        done: is called after each answer.
     """
 
     def __init__(
-        self,
-        client: httpx.AsyncClient,
-        answers: AnswerFile,
-        retry: Retry,
-        done: Callable[[int], None],
+        self, sender: Sender, answers: AnswerFile, retry: Retry, done: Callable[[], None]
     ) -> None:
-        self._client, self._answers, self._retry, self._done = client, answers, retry, done
+        self._sender, self._answers, self._retry, self._done = sender, answers, retry, done
 
     async def run(self, requests: Iterator[Request], concurrency: int) -> None:
-        """Answer all of them.
+        """Get an answer or an error for each of them.
 
         Args:
             requests: that have no answer yet; each is taken when there is a place for it.
@@ -56,38 +51,35 @@ class Runner:
 
     async def _work(self, requests: Iterator[Request]) -> None:
         for request in requests:
-            await self._answer(request)
+            if request.problem:
+                answer = failed("invalid_request", request.problem)
+            else:
+                answer = await self._answer(request)
+            self._answers.add(request.custom_id, answer)
+            self._done()
 
-    async def _answer(self, request: Request) -> None:
-        tries = failures = 0
+    async def _answer(self, request: Request) -> Answer:
+        failures = 0
         while True:
             await self._retry.wait()
-            problem, retry_after = "", None
-            try:
-                answer = await self._client.post(request.url, json=request.body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                status = answer.status_code
-                if status == 401:
-                    raise BatchError("the server knows no such key: set OPENAI_API_KEY")
-                failures += status == 500
-                if status not in AGAIN and (status != 500 or failures >= MAX_FAILURES):
-                    break
-                problem, retry_after = f"status {status}", answer.headers.get("Retry-After")
-            if self._retry.is_over:
+            began = self._retry.now()
+            attempt = await self._sender.ask(request)
+            if attempt.result == "failed":
+                failures += 1
+                if failures < MAX_FAILURES:
+                    await asyncio.sleep(backoff(failures - 1))
+                    continue
+            if attempt.result == "done" or (
+                attempt.result == "failed" and await self._is_to_blame(attempt)
+            ):
+                self._retry.answered()
+                return attempt.answer
+            self._retry.later(began, attempt.retry_after)
+            # What is under way may be answered yet, and has its own bound.
+            if self._retry.is_over and not self._sender.under_way:
+                problem = attempt.problem
                 raise BatchError(f"no answer for too long ({problem}); run it again to go on")
-            tries += 1
-            self._retry.later(tries, retry_after)
-        self._retry.answered()
-        self._answers.add(
-            request.custom_id, status, answer.headers.get("X-Request-Id"), _body(answer)
-        )
-        self._done(status)
 
-
-def _body(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        return {"error": {"message": answer.text[:1000], "code": answer.status_code}}
+    async def _is_to_blame(self, attempt: Attempt) -> bool:
+        """Whether it is the request that cannot be answered, and not the server that is down."""
+        return attempt.is_the_servers or await self._sender.is_there()
