@@ -13,6 +13,8 @@ from benchmarks.systems import LOWER_FIRST
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 MODEL = {"model": SERVED_NAME}
+# Prepared beside those that are sent at once.
+REPEATS = 6
 LESS_URGENT = MODEL | {"priority": LOWER_FIRST[BE]}
 
 
@@ -23,7 +25,7 @@ class Hog:
     Attributes:
         about: in words.
         path: that it is sent to.
-        body: the n-th request of the kind; a fresh one must not be what a cache holds.
+        body: the n-th request of the kind; no two are alike, as caches know the last ones.
         copies: how many are sent at once.
         beside: which urgent requests meet it.
     """
@@ -33,17 +35,16 @@ class Hog:
     body: Callable[[int], dict[str, Any]]
     copies: int = 1
     beside: str = PLAIN
-    encoded: dict[int, bytes] = field(default_factory=dict, compare=False)
+    encoded: list[bytes] = field(default_factory=list, compare=False)
 
     def prepare(self) -> None:
-        """Encode the first requests, which is not to be done while others are timed."""
-        for number in range(self.copies):
-            self.encoded[number] = json.dumps(self.body(number)).encode()
+        """Encode requests, which is not to be done while others are timed."""
+        bodies = map(self.body, range(len(self.encoded), self.copies + REPEATS))
+        self.encoded.extend(json.dumps(body).encode() for body in bodies)
 
     def bytes_of(self, number: int) -> bytes:
-        """The n-th request as it is sent."""
-        found = self.encoded.get(number)
-        return json.dumps(self.body(number)).encode() if found is None else found
+        """The n-th request as it is sent; they come again after all that were prepared."""
+        return self.encoded[number % len(self.encoded)]
 
 
 def completion(prompt: Any = "a", **fields: Any) -> dict[str, Any]:
@@ -72,6 +73,11 @@ def heavy_schema(number: int) -> dict[str, Any]:
 def choices(count: int, number: int) -> list[str]:
     """Choices that no two requests share."""
     return [f"choice {number} {i}" for i in range(count)]
+
+
+def parts(count: int, number: int) -> list[dict[str, str]]:
+    """Parts of the content of a message."""
+    return [{"type": "text", "text": f"{number}"}] * count
 
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * (8_000_000 // 45)
@@ -142,10 +148,60 @@ HOGS = {
         lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 60_000},
     ),
     "n": Hog("n of 16,000", COMPLETIONS, lambda n: completion(f"{n}", n=16_000, max_tokens=1)),
-    "messages-20": Hog(
-        "20 times 60,000 chat messages at once",
+    # Many at once, each of which is below the default limits.
+    "messages-fit": Hog(
+        "20 times 3,200 chat messages at once",
         CHAT,
-        lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 60_000},
+        lambda n: LESS_URGENT | {"messages": [{"role": "user", "content": f"{n}"}] * 3_200},
         copies=20,
+    ),
+    "parts-fit": Hog(
+        "20 chat messages of 3,200 parts each at once",
+        CHAT,
+        lambda n: (
+            LESS_URGENT
+            | {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": f"{n}"}] * 3_200}
+                ]
+            }
+        ),
+        copies=20,
+    ),
+    "responses-fit": Hog(
+        "10 responses to 1,050 items at once",
+        "/v1/responses",
+        lambda n: LESS_URGENT | {"input": [{"role": "user", "content": f"{n}"}] * 1_050},
+        copies=10,
+    ),
+    "ids-fit": Hog(
+        "10 prompts of 500,000 ids at once",
+        COMPLETIONS,
+        lambda n: completion([n] * 500_000),
+        copies=10,
+    ),
+    "choices-fit": Hog(
+        "4 lists of 15,800 choices at once",
+        COMPLETIONS,
+        lambda n: structured(choice=choices(15_800, n)),
+        copies=4,
+    ),
+    "tokenize-fit": Hog(
+        "20 times /tokenize of 256 KiB at once",
+        "/tokenize",
+        lambda n: MODEL | {"prompt": f"{n:02} {TEXT}"[: 2**18]},
+        copies=20,
+    ),
+    "detokenize-fit": Hog(
+        "20 times /detokenize of 256 Ki ids at once",
+        "/detokenize",
+        lambda n: MODEL | {"tokens": [97 + n % 7] * 2**18},
+        copies=20,
+    ),
+    "n-fit": Hog(
+        "4 times n of 256 at once",
+        COMPLETIONS,
+        lambda n: completion(f"{n}", n=256, max_tokens=1),
+        copies=4,
     ),
 }

@@ -57,6 +57,19 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         for v in ("true", None, 1, 1023, 2**20 + 1, -1024, 4096.0, NAN, INF, [4096])
     ),
     *(
+        ("max_body_bytes", {"max_body_bytes": v}, v, "1099511627776")
+        for v in ("1", None, True, NAN, INF, 1023, 2**40 + 1, 2048.0)
+    ),
+    *(
+        ("max_body_items", {"max_body_items": v}, v, "1099511627776")
+        for v in ("1", True, NAN, INF, 0, -1, 2**40 + 1, 2048.0)
+    ),
+    *(
+        (f"classes[a].{field}", classes(**{field: v}), v, "1099511627776")
+        for field in ("max_prompt_chars", "max_sequences", "max_n")
+        for v in ("1", True, NAN, INF, 0, -1, 2**40 + 1, 2048.0)
+    ),
+    *(
         ("classes[].name", classes(name=v), v, "lower-case")
         for v in ("", "A", "1a", "a-b", "ä", "a" * 64, "a\n", 1, None, ["a"])
     ),

@@ -33,6 +33,9 @@ def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
             "slice_ms": st.floats(0.01, 60_000) | st.integers(1, 60_000),
             "slo_ttft_ms": st.none() | st.sampled_from([2.5, 175, 500, 320_000]),
             "slo_share": st.floats(0.001, 0.999),
+            "max_prompt_chars": st.none() | st.integers(1, 2**40),
+            "max_sequences": st.none() | st.integers(1, 2**40),
+            "max_n": st.none() | st.integers(1, 2**40),
         },
     )
     return [
@@ -56,6 +59,8 @@ configs = st.fixed_dictionaries(
         "stall_limit_ms": st.floats(0, 86_400_000) | st.integers(0, 86_400_000),
         "service_tiers": tiers,
         "timeline": st.just(0) | st.integers(1024, 2**20),
+        "max_body_bytes": st.integers(1024, 2**40),
+        "max_body_items": st.none() | st.integers(1, 2**40),
     },
 )
 

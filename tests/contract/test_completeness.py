@@ -48,10 +48,16 @@ NOT_OF_VLLM = {
     "priority_arrived",
     "priority_controller",
     "priority_draining",
+    "priority_pool",
     "priority_rank",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,
     # which give them to objects and not to classes, or are not imported where they are used
     "metadata",  # of dataclasses.Field
+    "body_field",  # of fastapi's APIRoute, the next one of its ModelField
+    "_type_adapter",
+    "core_schema",  # of pydantic's TypeAdapter, as the next one
+    "validator",
+    "callback",  # of ExitStack
     "mutex",
     "_replace",
     "buf",

@@ -17,10 +17,11 @@ def endpoints() -> list[Any]:
     prepared = location.prepared()
     if prepared is None:
         return []
+    from vllm_qllm.intake.endpoint import IntakeEndpoint
     from vllm_qllm.status.endpoint import StatusEndpoint
     from vllm_qllm.timeline.endpoint import TimelineEndpoint
 
-    found: list[Any] = [StatusEndpoint(prepared.prefix)]
+    found: list[Any] = [IntakeEndpoint(), StatusEndpoint(prepared.prefix)]
     if prepared.timeline:
         found.append(TimelineEndpoint(prepared.prefix))
     return found

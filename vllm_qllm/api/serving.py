@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+from vllm.exceptions import VLLMValidationError
+
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import draining, tier
 from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
 from vllm_qllm.api.sequences import sequences
 from vllm_qllm.config import PriorityConfig, carried
+from vllm_qllm.intake.passage import passage
 
 # The methods by which requests enter the handlers; a handler has one or two of them.
 ENTRIES = (
@@ -73,10 +76,27 @@ def _checked(handler: Any, create: Create, config: PriorityConfig) -> Create:
                     granted.param,
                 )
             request.priority = granted
+        _classed(config.rank(request.priority), request)
         serving = tier.serving_tier(config, request.priority, asked)
         return await tier.answer(create, request, raw_request, serving)
 
     return checked
+
+
+def _classed(rank: int, request: Any) -> None:
+    """Tell what lies between here and the engine the class of a request.
+
+    Raises:
+        VLLMValidationError: it asks for more sequences than its class may.
+    """
+    served = passage.get()
+    if served is None:  # a line of run-batch's file
+        return
+    served.classed(rank)
+    count = sequences(request)
+    n = int(getattr(request, "n", None) or 1)
+    if problem := served.limits.sequences_problem(rank, count, n):
+        raise VLLMValidationError(problem, parameter="n", value=count)
 
 
 def _granted(config: PriorityConfig, request: Any, raw_request: Any) -> int | Refusal:

@@ -43,6 +43,12 @@ class PriorityClass:
         slo_ttft_ms: objective for the time to first token, which the status page compares with
             what was; a bound of their histogram; null for no objective. Milliseconds.
         slo_share: share of the requests that are to keep it.
+        max_prompt_chars: characters of a text that is tokenized, or ids of one that is decoded;
+            null: 16 for each token of the model's longest sequence, at least 262144, and any in the
+            most urgent class.
+        max_sequences: prompts times ``n`` of a request; null: 1024, and any in the most urgent
+            class.
+        max_n: sequences of one prompt; null: 256, and any in the most urgent class.
     """
 
     name: str = field(metadata={"allowed": NAME})
@@ -69,6 +75,21 @@ class PriorityClass:
     )
     slo_share: float = ruled(
         0.99, lambda v: is_number(v) and 0 < v < 1, "a fraction above 0 and below 1"
+    )
+    max_prompt_chars: int | None = ruled(
+        None,
+        lambda v: v is None or (is_int(v) and 1 <= v <= 2**40),
+        "null, or a number of characters from 1 to 1099511627776",
+    )
+    max_sequences: int | None = ruled(
+        None,
+        lambda v: v is None or (is_int(v) and 1 <= v <= 2**40),
+        "null, or a number from 1 to 1099511627776",
+    )
+    max_n: int | None = ruled(
+        None,
+        lambda v: v is None or (is_int(v) and 1 <= v <= 2**40),
+        "null, or a number from 1 to 1099511627776",
     )
 
     def __post_init__(self) -> None:

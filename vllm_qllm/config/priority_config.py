@@ -82,6 +82,11 @@ class PriorityConfig:
         stall_limit_ms: ``/health`` fails when the engine has made no step for so long while
             requests wait; 0: it does not.
         tenants: path of the file that says who may use which class; null: everybody may.
+        max_body_bytes: of the body of an HTTP request, whatever its class.
+        max_body_items: texts, names, lists and objects in the JSON of a body, and every 32
+            numbers, whatever its class; null: one for every 8 tokens of the model's longest
+            sequence, at least 16384. ``/v1/responses`` takes a third of it, ``/v1/messages`` and
+            ``/cohere/v2/chat`` half.
     """
 
     policy: str = ruled(
@@ -137,6 +142,16 @@ class PriorityConfig:
     )
     tenants: str | None = ruled(
         None, lambda v: v is None or is_path(v), "the path of a tenants file"
+    )
+    max_body_bytes: int = ruled(
+        32 * 2**20,
+        lambda v: is_int(v) and 1024 <= v <= 2**40,
+        "a number of bytes from 1024 to 1099511627776",
+    )
+    max_body_items: int | None = ruled(
+        None,
+        lambda v: v is None or (is_int(v) and 1 <= v <= 2**40),
+        "null, or a number from 1 to 1099511627776",
     )
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from vllm_qllm.contract.uses import (
     executors,
     experts,
     http,
+    intake,
     kv_blocks,
     kv_connector,
     model_runner,
@@ -24,4 +25,5 @@ ALL: tuple[Dependency, ...] = (
     *experts.DEPENDENCIES,
     *options.DEPENDENCIES,
     *http.DEPENDENCIES,
+    *intake.DEPENDENCIES,
 )
