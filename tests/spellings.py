@@ -54,17 +54,20 @@ def disguises(closed: str, opened: str) -> Iterator[str]:
         yield closed + separator + opened
 
 
-def ask_for(url: str, target: str) -> tuple[int, bytes]:
+def ask_for(url: str, target: str, key: str | None = None) -> tuple[int, bytes]:
     """Status and body of the answer to a GET of exactly ``target``, which a client might change.
 
     Args:
         url: of the server, without a path.
         target: as it goes onto the wire.
+        key: of who asks.
     """
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
-        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode())
+        head = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
+        if key is not None:
+            head.append(f"Authorization: Bearer {key}")
+        connection.sendall("\r\n".join([*head, "", ""]).encode())
         response = http.client.HTTPResponse(connection)
         response.begin()
         return response.status, response.read()

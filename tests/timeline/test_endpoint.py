@@ -101,7 +101,7 @@ def test_requests_go_on_while_a_long_answer_is_written(tmp_path: Path) -> None:
 
     asyncio.run(run())  # whatever is done once
     longest, events = asyncio.run(run())
-    assert events == 16384
+    assert events == 16384 - 1  # the oldest one may be about to be overwritten
     started = time.perf_counter()
     b"".join(Parts(str(tmp_path / "metrics"), 10.0))
     assert longest < (time.perf_counter() - started) / 2, "it is written in one part"
