@@ -8,13 +8,36 @@ The kernel is built against the headers of the installed torch, so it needs a C+
 
 import importlib.util
 import platform
+import shutil
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+from setuptools import Extension, __version__, setup
 
 NAME = "vllm_qllm.kernels.moe._moe_cpu"
+# The first that reads the licence in pyproject.toml; a new environment of Python 3.11 has 65.
+OLDEST = 77
+if int(__version__.split(".")[0]) < OLDEST:
+    sys.exit(
+        f"vllm-qllm: setuptools is {__version__}; allowed: {OLDEST} or newer. Run "
+        f"`pip install --upgrade 'setuptools>={OLDEST}'`, or leave out --no-build-isolation "
+        "(then the MoE kernel for CPU is not built)."
+    )
+
+from setuptools.command.build import build  # noqa: E402 - not in those that are too old
+from setuptools.command.build_ext import build_ext  # noqa: E402
+
+
+class Build(build):
+    """Starts from nothing: pip installs all that it finds in build/, and leaves it there.
+
+    What was built for another torch, or removed from the tree, would be installed again.
+    """
+
+    def run(self):
+        if Path(self.build_lib).is_relative_to(self.build_base):
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 class BuildKernels(build_ext):
@@ -24,6 +47,9 @@ class BuildKernels(build_ext):
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext):
+        # Always: that torch is another one is not seen in the times of its files.
+        self.force = True
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         try:
             super().build_extension(ext)
         except Exception as error:
@@ -63,4 +89,4 @@ def kernels():
     ]
 
 
-setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=kernels(), cmdclass={"build": Build, "build_ext": BuildKernels})
