@@ -14,7 +14,8 @@ from typing import Any
 
 from vllm_qllm.access.key import hash_of, new_key
 from vllm_qllm.access.tenants_json import TenantsJson
-from vllm_qllm.config import ConfigError
+from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.config.source import read
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +52,20 @@ def _parser() -> argparse.ArgumentParser:
     revoke.set_defaults(do=_revoke)
     for command in (add, gateway, listed, revoke):
         command.add_argument("--file", help="the tenants file", required=command is not add)
+        command.add_argument(
+            "--priority-config",
+            metavar="FILE_OR_JSON",
+            help="of the server that reads it: its classes are compared with those of the file",
+        )
     return parser
+
+
+def _config(asked: argparse.Namespace) -> PriorityConfig | None:
+    if asked.priority_config is None:
+        return None
+    given = dict(read(asked.priority_config))
+    # Only its classes are of interest, and the policy may be named elsewhere.
+    return PriorityConfig.from_dict({name: given[name] for name in given if name == "classes"})
 
 
 def _add(asked: argparse.Namespace) -> int:
@@ -62,36 +76,36 @@ def _add(asked: argparse.Namespace) -> int:
     for field in ("default_class", "above", "operator"):
         if value := getattr(asked, field):
             fields[field] = value
-    file = TenantsJson(asked.file)
-    tenant = file.add_key(asked.tenant, hash_of(key), fields)
     if asked.file is None:
-        print(file.line(asked.tenant, tenant), file=sys.stderr)
+        content = TenantsJson.empty(_config(asked))
+        tenant = content.add_key(asked.tenant, hash_of(key), fields)
+        content.text()  # which checks it
+        print(content.line(asked.tenant, tenant), file=sys.stderr)
     else:
-        file.save()
+        with TenantsJson.changed(asked.file, _config(asked), new=True) as content:
+            content.add_key(asked.tenant, hash_of(key), fields)
     print(key)
     return 0
 
 
 def _gateway(asked: argparse.Namespace) -> int:
     key = new_key()
-    file = TenantsJson(asked.file)
-    file.data["gateway"] = hash_of(key)
-    file.save()
+    with TenantsJson.changed(asked.file, _config(asked), new=True) as content:
+        content.data["gateway"] = hash_of(key)
     print(key)
     return 0
 
 
 def _list(asked: argparse.Namespace) -> int:
-    for name, tenant in TenantsJson(asked.file).tenants.items():
+    for name, tenant in TenantsJson.read(asked.file, _config(asked)).tenants.items():
         hashes = " ".join(key[:19] for key in tenant.get("keys", ()))
         print(f"{name}: {', '.join(tenant.get('classes', ()))}: {hashes or 'no key'}")
     return 0
 
 
 def _revoke(asked: argparse.Namespace) -> int:
-    file = TenantsJson(asked.file)
-    file.revoke_key(asked.tenant, asked.hash)
-    file.save()
+    with TenantsJson.changed(asked.file, _config(asked)) as content:
+        content.revoke_key(asked.tenant, asked.hash)
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from vllm_qllm.access.key import hash_of
 from vllm_qllm.access.roster import Roster
 from vllm_qllm.access.roster_file import RosterFile
-from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.config import ConfigError, PriorityClass, PriorityConfig
 
 CONFIG = PriorityConfig()
 LS, BE = "latency_sensitive", "best_effort"
@@ -40,6 +42,7 @@ BAD: list[tuple[str, Any, Any, str]] = [
     *(("tenants.a", {"tenants": {"a": v}}, v, "dictionary") for v in (None, 3, [])),
     *((f"tenants.{v}", {"tenants": {v: {}}}, v, "pattern") for v in ("", "a b", "ä", "a" * 64)),
     ("tenants.none", {"tenants": {"none": {"classes": {LS: {}}}}}, "none", "other names"),
+    ("tenants.a.classes", tenant(classes={"none": {}}), "none", "other names"),
     *(("tenants.a.classes", tenant(classes=v), v, "dictionary") for v in (None, [LS], LS)),
     ("tenants.a.classes", tenant(classes={}), {}, "at least 1"),
     ("tenants.a.classes", tenant(classes={"fast": {}}), "fast", f"{LS}, {BE}"),
@@ -111,6 +114,14 @@ def test_a_key_has_one_owner(tmp_path: Path, data: Any) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match="twice"):
         Roster.load(path, CONFIG)
+
+
+def test_a_server_with_a_class_none_has_no_tenants(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.json"
+    path.write_text(json.dumps(tenant()))
+    none = PriorityConfig(classes=(*CONFIG.classes[:1], PriorityClass("none")))
+    with pytest.raises(ConfigError, match="has a class 'none'; allowed: other names"):
+        Roster.load(path, none)
 
 
 @pytest.mark.parametrize(
@@ -187,4 +198,56 @@ def test_a_volume_of_kubernetes_that_changes_is_noticed(tmp_path: Path) -> None:
     assert not file.current().tenants["a"].operator
     project(2, tenant(operator=True))
     now[0] = 1.0
+    assert file.current().tenants["a"].operator
+
+
+def other_than_files(directory: Path) -> list[Path]:
+    """What a path can be that is no file of a reasonable size."""
+    (directory / "directory").mkdir()
+    os.mkfifo(directory / "pipe")
+    (directory / "loop").symlink_to("loop")
+    (directory / "dangling").symlink_to("nowhere")
+    (directory / "to the pipe").symlink_to("pipe")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(directory / "socket"))
+    listening.close()
+    with (directory / "large").open("wb") as file:
+        file.truncate(2**40)
+    devices = [Path("/dev/zero"), Path("/dev/tty"), Path("/proc/self/mem")]
+    return [*(path for path in directory.iterdir()), *devices, Path("/dev/stdin")]
+
+
+def test_nothing_but_a_file_is_read_nor_waited_for(tmp_path: Path) -> None:
+    """At the start; also the priority configuration, which an operator names by a path, too."""
+    directory = tmp_path / "d"
+    directory.mkdir()
+    for path in other_than_files(directory):
+        with pytest.raises(ConfigError, match=re.escape(f"tenants file {path}: ")):
+            Roster.load(path, CONFIG)
+        with pytest.raises(ConfigError, match=r"cannot read .* allowed: JSON text"):
+            PriorityConfig.load(str(path), "strict")
+
+
+def test_what_comes_in_its_place_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the server runs: it goes on with the tenants that it has, and says so."""
+    path, outcomes, now = tmp_path / "tenants.json", [], [0.0]
+    path.write_text(json.dumps(tenant()))
+    directory = tmp_path / "d"
+    directory.mkdir()
+    load = lambda: Roster.load(path, CONFIG)  # noqa: E731
+    file = RosterFile(path, load, outcomes.append, lambda: now[0], interval=1.0)
+    first = file.current()
+    for other in other_than_files(directory):
+        path.unlink(missing_ok=True)
+        path.symlink_to(other)
+        for _ in range(2):
+            now[0] += 1
+            assert file.current() is first
+    assert set(outcomes) == {"refused"} and len(outcomes) >= 9
+    assert "The tenants stay as they were: " in caplog.text
+    path.unlink()
+    path.write_text(json.dumps(tenant(operator=True)))
+    now[0] += 1
     assert file.current().tenants["a"].operator

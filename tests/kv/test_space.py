@@ -44,6 +44,11 @@ def test_a_directory_that_does_not_serve(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     with pytest.raises(ConfigError, match=r"spill_path is .*missing.*No such file.*allowed: a dir"):
         refuse(PriorityConfig(spill_bytes=1, spill_path=missing), workers=1, kv_cache_bytes=0)
+    for other in ("pipe", "file"):
+        os.mkfifo(tmp_path / "pipe") if other == "pipe" else (tmp_path / "file").touch()
+        config = PriorityConfig(spill_bytes=1, spill_path=str(tmp_path / other))
+        with pytest.raises(ConfigError, match=rf"spill_path is .*{other}' \(Not a directory\)"):
+            refuse(config, workers=1, kv_cache_bytes=0)
     with pytest.raises(ConfigError, match="spill_path is '/proc'"):
         refuse(PriorityConfig(spill_bytes=1, spill_path="/proc"), workers=1, kv_cache_bytes=0)
     with pytest.raises(ConfigError, match="free space in"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,15 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from vllm_qllm.access.tenant import Count, Hash, Name, Record, Tenant
-from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.config import ConfigError, PriorityClass, PriorityConfig
+from vllm_qllm.config.regular_file import read_text
 
 # Rows of the shared table are made for each of them and each of their classes.
 MAX_TENANTS = 1000
 # The tenant of a request without a key, the class of one whose class is not known.
 NONE = "none"
+# Ten times what so many tenants need.
+MAX_BYTES = 16 * 2**20
 
 
 class Roster(Record):
@@ -44,45 +48,51 @@ class Roster(Record):
         return {key: name for name, tenant in self.tenants.items() for key in tenant.keys}
 
     @classmethod
-    def parse(cls, path: str | Path) -> Roster:
-        """Read a file, and check all that can be checked without knowing the server's classes.
+    def of_text(cls, text: str, origin: str, config: PriorityConfig | None = None) -> Roster:
+        """Read and check what a file holds.
+
+        Args:
+            text: of the file.
+            origin: what to call it in a message.
+            config: of the server; None checks all that can be checked without knowing its classes.
 
         Raises:
-            ConfigError: it cannot be read, or a field, which is named, cannot be used. What
-                stands where the hash of a key should be is not shown.
+            ConfigError: a field, which is named, cannot be used. What stands where the hash of a
+                key should be is not shown.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            return cls.model_validate(json.loads(text, object_pairs_hook=_once))
+            roster = cls.model_validate(json.loads(text, object_pairs_hook=_once))
         except ValidationError as error:
-            raise ConfigError(f"tenants file {path}: {_first(error)}") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"tenants file {path}: {error}; allowed: a JSON file") from None
-
-    @classmethod
-    def load(cls, path: str | Path, config: PriorityConfig) -> Roster:
-        """Read and check a file.
-
-        Raises:
-            ConfigError: as :meth:`parse`, or it names what the server does not have.
-        """
-        roster = cls.parse(path)
-        for problem in roster._problems(config):
-            raise ConfigError(f"tenants file {path}: {problem}")
+            raise ConfigError(f"{origin}: {_first(error)}") from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
+        problems = roster._problems()
+        of_classes = roster._unknown_names() if config is None else roster._unfit_for(config)
+        for problem in (*problems, *of_classes):
+            raise ConfigError(f"{origin}: {problem}")
         return roster
 
-    def _problems(self, config: PriorityConfig) -> Any:
-        classes = [c.name for c in config.classes]
-        allowed = ", ".join(classes)
-        for name in self.max_in_flight:
-            if name not in classes:
-                yield f"max_in_flight names class {name!r}; allowed: {allowed}"
+    @classmethod
+    def load(cls, path: str | Path, config: PriorityConfig | None = None) -> Roster:
+        """Read and check a file, as :meth:`of_text`.
+
+        Raises:
+            ConfigError: it cannot be read, or used.
+        """
+        origin = f"tenants file {path}"
+        try:
+            text = read_text(path, MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
+        return cls.of_text(text, origin, config)
+
+    def _problems(self) -> Iterator[str]:
         if NONE in self.tenants:
             yield f"tenants.{NONE} is there; allowed: other names, as metrics say it for nobody"
+        for where, used in self._classes():
+            if used == NONE:
+                yield f"{where} names {NONE!r}; allowed: other names, it is no class in metrics"
         for name, tenant in self.tenants.items():
-            for used in tenant.classes:
-                if used not in classes:
-                    yield f"tenants.{name}.classes names {used!r}; allowed: {allowed}"
             if tenant.default_class not in (None, *tenant.classes):
                 yield (
                     f"tenants.{name}.default_class is {tenant.default_class!r}; "
@@ -94,17 +104,43 @@ class Roster(Record):
                         f"tenants.{name}.classes.{used}.burst is {limits.burst}; allowed: only "
                         "with requests_per_second"
                     )
+        hashes = [key for tenant in self.tenants.values() for key in tenant.keys]
+        if self.gateway is not None:
+            hashes.append(self.gateway)
+        if len(set(hashes)) < len(hashes):
+            yield "tenants[].keys holds a hash twice; allowed: each once, and not the gateway's"
+
+    def _classes(self) -> Iterator[tuple[str, str]]:
+        """Every class that is named, after where it is."""
+        for used in self.max_in_flight:
+            yield "max_in_flight", used
+        for name, tenant in self.tenants.items():
+            for used in tenant.classes:
+                yield f"tenants.{name}.classes", used
+
+    def _unknown_names(self) -> Iterator[str]:
+        """What no server can have for a class."""
+        for where, used in self._classes():
+            try:
+                PriorityClass(used)
+            except ConfigError as error:
+                yield f"{where} names {used!r}; allowed: {str(error).partition('allowed: ')[2]}"
+
+    def _unfit_for(self, config: PriorityConfig) -> Iterator[str]:
+        classes = [c.name for c in config.classes]
+        if NONE in classes:
+            yield f"the server has a class {NONE!r}; allowed: other names, it is none in metrics"
+        for where, used in self._classes():
+            if used not in classes:
+                yield f"{where} names {used!r}; allowed: {', '.join(classes)}"
+        for name, tenant in self.tenants.items():
+            for used, limits in tenant.classes.items():
                 least = limits.min_priority
                 if least is not None and classes[config.rank(least)] != used:
                     yield (
                         f"tenants.{name}.classes.{used}.min_priority is {least}; allowed: a "
                         "priority of that class"
                     )
-        hashes = [key for tenant in self.tenants.values() for key in tenant.keys]
-        if self.gateway is not None:
-            hashes.append(self.gateway)
-        if len(set(hashes)) < len(hashes):
-            yield "tenants[].keys holds a hash twice; allowed: each once, and not the gateway's"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,36 +3,102 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
-import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vllm_qllm.access.roster import Roster
-from vllm_qllm.config import ConfigError
+from vllm_qllm.access.replacement import locked, replace
+from vllm_qllm.access.roster import MAX_BYTES, Roster
+from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.config.priority_class import DEFAULT_CLASSES
+from vllm_qllm.config.regular_file import read_text
 
 
 class TenantsJson:
-    """The content of a file, which need not exist; None begins with nothing.
+    """The content of a file.
 
-    Classes are those of the server that reads it, so their names are not checked here.
+    Args:
+        text: of the file.
+        origin: what to call it in a message.
+        config: of the server that reads it; None: not known.
 
     Raises:
-        ConfigError: it is there and cannot be used.
+        ConfigError: it cannot be used.
     """
 
-    def __init__(self, path: str | None) -> None:
-        self._path = None if path is None else Path(path)
-        self.data: dict[str, Any] = {}
-        if self._path is not None and self._path.exists():
-            Roster.parse(self._path)
-            self.data = json.loads(self._path.read_text(encoding="utf-8"))
+    def __init__(self, text: str, origin: str, config: PriorityConfig | None = None) -> None:
+        self._origin, self._config = origin, config
+        Roster.of_text(text, origin, config)
+        self.data: dict[str, Any] = json.loads(text)
+
+    @classmethod
+    def empty(cls, config: PriorityConfig | None = None) -> TenantsJson:
+        """Without tenants."""
+        return cls('{"tenants": {}}', "the tenant", config)
+
+    @classmethod
+    def read(cls, path: str | Path, config: PriorityConfig | None = None) -> TenantsJson:
+        """What a file holds.
+
+        Raises:
+            ConfigError: it cannot be read, or used.
+        """
+        origin = f"tenants file {path}"
+        try:
+            return cls(read_text(path, MAX_BYTES), origin, config)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
+
+    @classmethod
+    @contextlib.contextmanager
+    def changed(
+        cls, path: str | Path, config: PriorityConfig | None = None, *, new: bool = False
+    ) -> Iterator[TenantsJson]:
+        """The content of a file, put in its place at the end: nobody else changes it meanwhile.
+
+        A server reads the old or the new one. Its owner and who may read it stay as they are.
+
+        Args:
+            path: of the file; a link stays one.
+            config: of the server that reads it; None: not known.
+            new: it need not exist.
+
+        Raises:
+            ConfigError: it cannot be read, used or written, or no server could use the new one;
+                the old one stays.
+        """
+        try:
+            target = Path(path).resolve()
+            with locked(target.parent):
+                begins = new and not target.exists()
+                content = cls.empty(config) if begins else cls.read(path, config)
+                content._origin = f"tenants file {path}"
+                yield content
+                replace(target, content.text())
+        except ConfigError:
+            raise
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+            raise ConfigError(f"tenants file {path}: {error}") from error
+
+    def text(self) -> str:
+        """What a file of it holds.
+
+        Raises:
+            ConfigError: no server could use it.
+        """
+        text = json.dumps(self.data, indent=2) + "\n"
+        Roster.of_text(text, self._origin, self._config)
+        return text
 
     @property
     def tenants(self) -> dict[str, Any]:
         """Tenants by name, as JSON objects."""
-        found: dict[str, Any] = self.data.setdefault("tenants", {})
+        found: dict[str, Any] = self.data["tenants"]
         return found
 
     def add_key(self, name: str, key_hash: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +110,13 @@ class TenantsJson:
             fields: of a tenant that is made here.
 
         Raises:
-            ConfigError: it is new and has no classes, or is there and has other fields.
+            ConfigError: it is new and has no classes, or one that looks like a slip of the pen; or
+                it is there and has other fields.
         """
         if name not in self.tenants:
             if "classes" not in fields:
                 raise ConfigError(f"tenant {name} is new; allowed: with --classes only")
+            self._refuse_slips(fields["classes"])
             self.tenants[name] = {"keys": [], **fields}
         elif fields:
             raise ConfigError(
@@ -71,33 +139,20 @@ class TenantsJson:
             raise ConfigError(f"{len(found)} keys of {name} begin with {start!r}; allowed: one")
         self.tenants[name]["keys"] = [key for key in keys if key not in found]
 
-    def line(self, name: str, tenant: dict[str, Any]) -> str:
+    @staticmethod
+    def line(name: str, tenant: dict[str, Any]) -> str:
         """A tenant's line of the file."""
         return f"{json.dumps(name)}: {json.dumps(tenant)}"
 
-    def save(self) -> None:
-        """Put it in the place of the file at once: a server reads the old or the new one.
-
-        Raises:
-            ConfigError: no server could use it, or it cannot be written; the old one stays.
-        """
-        assert self._path is not None
-        target = self._path.resolve()  # a link stays one
-        text = json.dumps(self.data, indent=2) + "\n"
-        draft = None
-        try:
-            mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-            handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(draft, mode)
-            Roster.parse(draft)
-            os.replace(draft, target)
-            draft = None
-        except OSError as error:
-            raise ConfigError(f"tenants file {self._path}: {error}") from error
-        finally:
-            if draft is not None:
-                os.unlink(draft)
+    def _refuse_slips(self, classes: dict[str, Any]) -> None:
+        if self._config is not None:
+            return  # its classes are known, and compared
+        known = {cls for tenant in self.tenants.values() for cls in tenant["classes"]}
+        known |= {*self.data.get("max_in_flight", ()), *(cls.name for cls in DEFAULT_CLASSES)}
+        for cls in classes:
+            near = difflib.get_close_matches(cls, known, 1, 0.8)
+            if cls not in known and near:
+                raise ConfigError(
+                    f"--classes names {cls!r}; allowed: {near[0]}, or, if the server has such a "
+                    "class, with its --priority-config, too"
+                )

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vllm_qllm.config.regular_file import read_text
 from vllm_qllm.config.rule import ConfigError, check, show
+
+# Thousands of times what a configuration needs.
+MAX_BYTES = 2**20
 
 Source = str | Path | Mapping[str, Any] | None
 
@@ -31,7 +35,7 @@ def read(source: Source) -> Mapping[str, Any]:
     if not text.lstrip().startswith("{"):
         origin = text
         try:
-            text = Path(text).read_text(encoding="utf-8")
+            text = read_text(text, MAX_BYTES)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"priority config: cannot read {show(origin)} ({error}); allowed: JSON text that "
