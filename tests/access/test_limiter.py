@@ -178,3 +178,57 @@ def test_processes_share_one_limit(tmp_path: Path) -> None:
         process.join()
     numbers = Limiter(Table(path), CLASSES).numbers("a", "idle")
     assert (numbers[ACTIVE], numbers[ADMITTED]) == (held, 15_000)
+
+
+anything = (
+    st.integers()
+    | st.sampled_from([10**17, 10**309, 2**31, 2**63, -(2**63), True, False])
+    | st.floats()
+    | st.none()
+    | st.text(max_size=3)
+    | st.lists(st.integers(), max_size=2)
+)
+
+
+@given(st.lists(st.tuples(anything, st.sampled_from(CLASSES), st.booleans()), max_size=30))
+def test_whatever_comes_counts_return_to_zero_and_are_integers(asked: list[Any]) -> None:
+    limiter, held = Limiter(Table(), CLASSES, Clock()), []
+    base = limiter.admit("a", "idle", 5, Limits())
+    assert isinstance(base, Claim)
+    for weight, cls, leaves in asked:
+        got = limiter.admit("a", cls, weight, Limits(), 2**40)
+        if isinstance(got, Claim):
+            assert type(weight) is int and weight > 0
+            held.append(got)
+        else:
+            assert (got.status, got.reason) == (400, "sequences")
+        if leaves and held:
+            limiter.release(held.pop())
+        counts = [n for c in CLASSES for n in limiter.numbers("a", c)]
+        assert all(type(n) is int for n in counts)
+        assert limiter.numbers("a", "idle")[ACTIVE] >= 5
+    for claim in held:
+        limiter.release(claim)
+    assert [limiter.numbers("a", c)[ACTIVE] for c in CLASSES] == [0, 0, 5]
+
+
+def test_a_request_may_come_to_hold_more() -> None:
+    limiter, limits = Limiter(Table(), CLASSES, Clock()), Limits(max_concurrent=3)
+    first = limiter.admit("a", "idle", 1, limits)
+    assert isinstance(first, Claim)
+    more = limiter.admit("a", "idle", 2, limits, held=first)
+    assert isinstance(more, Claim)
+    assert (more.weight, more.since) == (3, first.since)
+    assert limiter.numbers("a", "idle")[:2] == (3, 1)  # it is one request
+    refused = limiter.admit("a", "idle", 1, limits, held=more)
+    assert isinstance(refused, Refusal) and refused.reason == "sequences"
+    limiter.release(more)
+    assert limiter.numbers("a", "idle")[ACTIVE] == 0
+
+
+def test_a_rate_of_next_to_nothing_is_a_rate() -> None:
+    for rate in (5e-324, 1e-300, 1e-9):
+        limiter, limits = Limiter(Table(), CLASSES, Clock()), Limits(requests_per_second=rate)
+        assert isinstance(limiter.admit("a", "idle", 1, limits), Claim)
+        refused = limiter.admit("a", "idle", 1, limits)
+        assert isinstance(refused, Refusal) and refused.retry_after == 365 * 86_400

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared table: a name has one row, for good, in every process that maps the file."""
+"""The shared table: a name has one row in every process that maps the file."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vllm_qllm.access import table as module
-from vllm_qllm.access.table import NUMBERS, Table, TableFull
+from vllm_qllm.access.table import COUNTS, Table, TableFull
 
 
 def test_rows_are_found_again_and_apart(tmp_path: Path) -> None:
@@ -16,15 +20,15 @@ def test_rows_are_found_again_and_apart(tmp_path: Path) -> None:
     names = [("a", str(n)) for n in range(3000)]
     for index, name in enumerate(names):
         with first.locked():
-            first.set(first.row(*name), 3, float(index))
-    assert [second.numbers(*name)[3] for name in names] == list(map(float, range(3000)))  # type: ignore[index]
-    assert second.numbers("a") is None
-    assert second.numbers("ab", "c") is None
+            first.add(first.row(*name), 3, index)
+    assert [second.counts(*name)[3] for name in names] == list(range(3000))  # type: ignore[index]
+    assert second.counts("a") is None
+    assert second.counts("ab", "c") is None
     first.close()
     with second.locked():
-        assert second.get(second.row(*names[7]), 3) == 7
+        assert second.count(second.row(*names[7]), 3) == 7
         row = second.row("new")
-    assert second.numbers("new") == (0.0,) * NUMBERS
+    assert second.counts("new") == (0,) * COUNTS
     assert row == second.row("new")
 
 
@@ -33,8 +37,63 @@ def test_a_full_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table()
     for name in "abcd":
         table.row(name)
-    with pytest.raises(TableFull, match="4 names"):
+    with pytest.raises(TableFull, match="all 4 rows"):
         table.row("e")
-    assert table.numbers("e") is None
+    assert table.counts("e") is None
     table.add(table.row("c"), 0, 2)
-    assert table.numbers("c") == (2.0, *(0.0,) * (NUMBERS - 1))
+    assert table.counts("c") == (2, *(0,) * (COUNTS - 1))
+
+
+@given(
+    names=st.lists(st.tuples(st.text(max_size=4), st.integers(0, 2)), min_size=1, max_size=40),
+    kept=st.sets(st.text(max_size=4), max_size=20),
+)
+def test_rows_that_are_given_up_leave_the_others_as_they_are(
+    names: list[tuple[str, int]], kept: set[str]
+) -> None:
+    """In a table that is full, where rows are far from where their names would have them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CAPACITY", len({name for name, _ in names}))
+        table, other = Table(), {}
+        for name, number in names:
+            table.add(table.row(name), 5, number)
+            table.set_measure(table.row(name), 1, 0.5)
+            other[name] = other.get(name, 0) + number
+        table.keep([(name,) for name in kept], lambda row: table.count(row, 5) > 1)
+        stay = {name: n for name, n in other.items() if name in kept or n > 1}
+        assert table.taken() == len(stay)
+        for name in other:
+            found = table.counts(name)
+            assert (None if found is None else found[5]) == stay.get(name)
+            if name in stay:
+                assert table.measure(table.row(name), 1) == 0.5
+        assert number_of_new_rows(table) == len(other) - len(stay)
+
+
+def number_of_new_rows(table: Table) -> int:
+    for number in itertools.count():
+        try:
+            table.row("new", str(number))
+        except TableFull:
+            return number
+    raise AssertionError
+
+
+def test_threads_of_one_process_do_not_step_on_each_other(tmp_path: Path) -> None:
+    """A lock on a file is the process's: alone it would not keep a second thread out."""
+    table = Table(tmp_path / "table")
+    entered, left = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with table.locked():
+            entered.set()
+            left.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait(10)
+    assert not table._threads.acquire(blocking=False)
+    left.set()
+    holder.join()
+    with table.locked():
+        pass

@@ -10,16 +10,26 @@ from dataclasses import dataclass
 
 from vllm_qllm.access.refusal import STATUS, Refusal
 from vllm_qllm.access.roster import NONE, Roster
-from vllm_qllm.access.table import NUMBERS, Table
+from vllm_qllm.access.roster_file import OUTCOMES
+from vllm_qllm.access.table import CAPACITY, COUNTS, Table, TableFull
 from vllm_qllm.access.tenant import Limits
+from vllm_qllm.config.rule import is_int, show
 
-# Numbers of a row: being answered; level of the leaky bucket and when that was; mean seconds of
-# an answer; how many were admitted; and from there on how many were refused, by reason.
-ACTIVE, LEVEL, AT, MEAN, ADMITTED, REFUSED = range(6)
+# Counts of a row: being answered; how many were admitted; and from there on how many were
+# refused, by reason.
+ACTIVE, ADMITTED, REFUSED = range(3)
 REASONS = tuple(STATUS)
+# Measures of a row: level of the leaky bucket and when that was; mean seconds of an answer.
+LEVEL, AT, MEAN = range(3)
 MAX_RETRY_AFTER = 60
+# A rate may be so small that the time until the next request is no number any more.
+YEAR = 365 * 86_400
+# More sequences than any server can hold, and few enough to be counted of many requests.
+MAX_SEQUENCES = 2**31 - 1
 # Weight of the latest answer in the mean.
 LATEST = 0.1
+# Beyond that share of the rows, names that are no longer there make room.
+CROWDED = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,16 +69,39 @@ class Limiter:
     def reserve(self, roster: Roster) -> None:
         """Make room for all that a roster names.
 
+        Names of former rosters make room when it is short, once all of their requests are
+        answered.
+
         Raises:
-            TableFull: there have been too many names since the server has started.
+            TableFull: too many requests of tenants that are gone are still being answered.
         """
-        with self._table.locked():
-            for tenant in (*roster.tenants, NONE):
-                for cls in (*self._classes, NONE):
-                    self._table.row("used", tenant, cls)
+        names: list[tuple[str, ...]] = [("all", cls) for cls in self._classes]
+        names += [("reloads", outcome) for outcome in OUTCOMES]
+        used = (*self._classes, NONE)
+        names += [("used", tenant, cls) for tenant in (*roster.tenants, NONE) for cls in used]
+        table = self._table
+        with table.locked():
+            new = sum(table.counts(*name) is None for name in names)
+            if new and table.taken() + new > CROWDED * CAPACITY:
+                table.keep(names, lambda row: table.count(row, ACTIVE) > 0)
+                # Before anything is changed: a roster that does not fit leaves the old one whole.
+                new = sum(table.counts(*name) is None for name in names)
+                if table.taken() + new > CAPACITY:
+                    raise TableFull(
+                        "tenants that are gone from it have requests that are still answered, and "
+                        "there is no room for the new ones yet"
+                    )
+            for name in names:
+                table.row(*name)
 
     def admit(
-        self, tenant: str, cls: str, weight: int, limits: Limits, max_in_flight: int | None = None
+        self,
+        tenant: str,
+        cls: str,
+        weight: int,
+        limits: Limits,
+        max_in_flight: int | None = None,
+        held: Claim | None = None,
     ) -> Claim | Refusal:
         """Count a request in, or say why not.
 
@@ -78,70 +111,92 @@ class Limiter:
             weight: number of sequences that it asks for.
             limits: of the tenant in the class.
             max_in_flight: of the class, see :class:`vllm_qllm.access.roster.Roster`.
+            held: what the request holds in the class already, when it asks for more.
         """
+        if not is_int(weight) or not 1 <= weight <= MAX_SEQUENCES:
+            text = f"{show(weight)} sequences (prompts times n); allowed: 1 to {MAX_SEQUENCES}"
+            return Refusal("sequences", text, cls, "n")
+        whole = weight + (held.weight if held else 0)
         for name, limit in (
             ("max_concurrent", limits.max_concurrent),
             ("burst", limits.bucket if limits.requests_per_second else None),
             ("max_in_flight", max_in_flight),
         ):
-            if limit is not None and weight > limit:
-                text = f"{weight} sequences (prompts times n) in one request; allowed: {limit}"
+            if limit is not None and whole > limit:
+                text = f"{whole} sequences (prompts times n) in one request; allowed: {limit}"
                 return Refusal("sequences", f"{text}, the {name} of {cls}", cls, "n")
         now, table = self._clock(), self._table
         with table.locked():
-            row, total = table.row("used", tenant, cls), table.row("all", cls)
+            try:
+                row, total = table.row("used", tenant, cls), table.row("all", cls)
+            except TableFull:
+                text = "the server keeps account of too many tenants"
+                return Refusal("overload", text, cls, None, MAX_RETRY_AFTER)
             if max_in_flight is not None:
                 urgent = self._classes[: self._classes.index(cls) + 1]
-                busy = sum(table.get(table.row("all", name), ACTIVE) for name in urgent)
+                busy = sum((table.counts("all", name) or (0,))[ACTIVE] for name in urgent)
                 if busy + weight > max_in_flight:
                     wait = self._until_a_place(total, max_in_flight)
                     return Refusal("overload", f"too many requests of {cls} wait", cls, None, wait)
-            active = table.get(row, ACTIVE)
+            active = table.count(row, ACTIVE)
             if limits.max_concurrent is not None and active + weight > limits.max_concurrent:
                 wait = self._until_a_place(row, limits.max_concurrent)
                 text = f"{limits.max_concurrent} requests of {cls} at a time are allowed"
                 return Refusal("concurrency", text, cls, None, wait)
             if (rate := limits.requests_per_second) is not None:
-                level = max(0.0, table.get(row, LEVEL) - rate * max(0.0, now - table.get(row, AT)))
+                past = max(0.0, now - table.measure(row, AT))
+                level = max(0.0, table.measure(row, LEVEL) - rate * past)
                 if level + weight > limits.bucket:
-                    wait = math.ceil((level + weight - limits.bucket) / rate)
+                    wait = math.ceil(min(YEAR, (level + weight - limits.bucket) / rate))
                     text = f"{rate:g} requests of {cls} a second are allowed"
                     return Refusal("rate", text, cls, None, max(1, wait))
-                table.set(row, LEVEL, level + weight)
-                table.set(row, AT, now)
+                table.set_measure(row, LEVEL, level + weight)
+                table.set_measure(row, AT, now)
             for each in (row, total):
                 table.add(each, ACTIVE, weight)
-                table.add(each, ADMITTED, 1)
-        return Claim(tenant, cls, weight, now)
+                table.add(each, ADMITTED, held is None)
+        return Claim(tenant, cls, whole, held.since if held else now)
 
     def release(self, claim: Claim) -> None:
         """The request is answered, or its client has gone."""
         seconds, table = max(0.0, self._clock() - claim.since), self._table
         with table.locked():
+            # Neither is given up while the request is counted.
             for row in (table.row("used", claim.tenant, claim.cls), table.row("all", claim.cls)):
-                table.set(row, ACTIVE, max(0.0, table.get(row, ACTIVE) - claim.weight))
-                mean = table.get(row, MEAN)
-                table.set(row, MEAN, mean + LATEST * (seconds - mean) if mean else seconds)
+                table.add(row, ACTIVE, -claim.weight)
+                mean = table.measure(row, MEAN)
+                mean = mean + LATEST * (seconds - mean) if mean else seconds
+                table.set_measure(row, MEAN, mean)
 
     def count_refusal(self, tenant: str, refusal: Refusal) -> None:
         """For ``/metrics``."""
-        with self._table.locked():
-            row = self._table.row("used", tenant, refusal.cls)
-            self._table.add(row, REFUSED + REASONS.index(refusal.reason), 1)
+        self._count(("used", tenant, refusal.cls), REFUSED + REASONS.index(refusal.reason))
 
     def count_reload(self, outcome: str) -> None:
         """For ``/metrics``."""
-        with self._table.locked():
-            self._table.add(self._table.row("reloads", outcome), ADMITTED, 1)
+        self._count(("reloads", outcome), ADMITTED)
 
-    def numbers(self, tenant: str, cls: str) -> tuple[float, ...]:
-        """What is known of a tenant in a class, in the order of this module's constants."""
-        return self._table.numbers("used", tenant, cls) or (0.0,) * NUMBERS
+    def _count(self, name: tuple[str, ...], index: int) -> None:
+        table = self._table
+        with table.locked():
+            try:
+                table.add(table.row(*name), index, 1)
+            except TableFull:
+                return  # a number less on /metrics: no answer may depend on it
 
-    def reloads(self, outcome: str) -> float:
+    def numbers(self, tenant: str, cls: str) -> tuple[int, ...]:
+        """What is counted of a tenant in a class, in the order of this module's constants."""
+        return self._numbers("used", tenant, cls)
+
+    def reloads(self, outcome: str) -> int:
         """How often reading the tenants file again had this outcome."""
-        return (self._table.numbers("reloads", outcome) or (0.0,) * NUMBERS)[ADMITTED]
+        return self._numbers("reloads", outcome)[ADMITTED]
+
+    def _numbers(self, *name: str) -> tuple[int, ...]:
+        with self._table.locked():
+            return self._table.counts(*name) or (0,) * COUNTS
 
     def _until_a_place(self, row: int, places: int) -> int:
         """Seconds until one of so many busy places is free, by how long answers took lately."""
-        return min(MAX_RETRY_AFTER, max(1, math.ceil(self._table.get(row, MEAN) / places)))
+        mean = self._table.measure(row, MEAN)
+        return min(MAX_RETRY_AFTER, max(1, math.ceil(mean / places)))

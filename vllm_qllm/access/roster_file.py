@@ -13,7 +13,7 @@ from vllm_qllm.config import ConfigError
 
 logger = logging.getLogger("vllm.qllm")
 
-LOADED, REFUSED = "loaded", "refused"
+OUTCOMES = LOADED, REFUSED = "loaded", "refused"
 
 
 class RosterFile:
