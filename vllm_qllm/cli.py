@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vllm_qllm.config import ConfigError, PriorityConfig
+from vllm_qllm.config import CARRIER, ConfigError, PriorityConfig
+from vllm_qllm.config.rule import show
 from vllm_qllm.contract import require
 
 OPTIONS = ("priority_policy", "priority_config")
@@ -45,31 +46,56 @@ def _of_known_vllm(value: str) -> str:
     return value
 
 
+def given(holder: Any) -> dict[str, Any]:
+    """The options that somebody gave, whichever way: each of them by its name.
+
+    They are attributes of their own, or entries of ``additional_config``: of callers that build
+    ``EngineArgs`` before plugins are loaded, and of processes that vLLM starts.
+
+    Args:
+        holder: an ``EngineArgs``, or a parsed command line.
+
+    Raises:
+        ConfigError: one was given both ways, and not the same; or what only this package may say.
+    """
+    extra = getattr(holder, "additional_config", None)
+    extra = extra if isinstance(extra, dict) else {}
+    if CARRIER in extra:
+        raise ConfigError(
+            f"additional_config: {CARRIER} is {show(extra[CARRIER])}; allowed: not to be there, as "
+            f"the whole configuration is carried in it (give {' and '.join(OPTIONS)})"
+        )
+    found = {}
+    for option in OPTIONS:
+        values = [getattr(holder, option, None), extra.get(option)]
+        said = [value for value in values if value is not None]
+        if len(said) > 1 and said[0] != said[1]:
+            raise ConfigError(
+                f"additional_config: {option} is {show(said[1])} but --{option.replace('_', '-')} "
+                f"is {show(said[0])}; allowed: name it once, or the same twice"
+            )
+        if said:
+            found[option] = said[0]
+    return found
+
+
 def config_of(engine_args: Any) -> PriorityConfig | None:
     """The configuration that an ``EngineArgs`` asks for, None when it asks for none.
-
-    The options are attributes of their own or, for callers that build ``EngineArgs`` before
-    plugins are loaded, entries of ``additional_config``.
 
     Raises:
         ConfigError: what it asks for is not valid.
     """
-    extra = engine_args.additional_config or {}
-    asked = [getattr(engine_args, option, None) for option in OPTIONS]
-    policy, source = (
-        value if value is not None else extra.get(option)
-        for option, value in zip(OPTIONS, asked, strict=True)
-    )
-    if policy is None and source is None:
+    asked = given(engine_args)
+    if not asked:
         return None
-    return PriorityConfig.load(source, policy)
+    return PriorityConfig.load(asked.get("priority_config"), asked.get("priority_policy"))
 
 
 def add_middleware(args: argparse.Namespace) -> None:
     """Let a server with tenants look at each request first, as if ``--middleware`` said so.
 
     Args:
-        args: the parsed command line; what it asks for is valid, or refused later.
+        args: the parsed command line that asks for a policy.
 
     Raises:
         ConfigError: there are tenants, and keys that vLLM itself would look at.
@@ -78,8 +104,8 @@ def add_middleware(args: argparse.Namespace) -> None:
         return  # not a server
     from vllm import envs
 
-    config = PriorityConfig.load(args.priority_config, args.priority_policy)
-    if config.tenants is None:
+    config = config_of(args)
+    if config is None or config.tenants is None:
         return
     if args.api_key or envs.VLLM_API_KEY:
         raise ConfigError(

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -59,10 +61,10 @@ def test_without_the_options_nothing_is_added() -> None:
     assert config_of(in_a_new_process(args)) is None
 
 
-def server(*arguments: str) -> Namespace:
+def server(*arguments: str, grpc: bool = False) -> Namespace:
     """As the command line of a server is parsed."""
     args = parse(*arguments)
-    args.middleware, args.api_key = ["of.the.Operator"], None
+    args.middleware, args.api_key, args.grpc = ["of.the.Operator"], None, grpc
     return args
 
 
@@ -90,3 +92,68 @@ def test_two_sorts_of_keys_are_refused(by: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("VLLM_API_KEY", "a")
     with pytest.raises(ConfigError, match="tenants is set beside --api-key"):
         AsyncEngineArgs.from_cli_args(args)
+
+
+TENANTS_FILE = '{"policy": "strict", "tenants": "some/file"}'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--additional-config", json.dumps({"priority_config": TENANTS_FILE})),
+        ("--additional-config", json.dumps({"priority_config": json.loads(TENANTS_FILE)})),
+        ("--additional-config.priority_config", TENANTS_FILE),
+        (
+            *("--additional-config", '{"priority_policy": "strict"}'),
+            *("--priority-config", '{"tenants": "some/file"}'),
+        ),
+    ],
+    ids=["text", "object", "dots", "half of it"],
+)
+def test_whoever_names_a_policy_has_all_of_it(arguments: tuple[str, ...]) -> None:
+    """Also the middleware, the check of the front end, and that of a second sort of keys."""
+    args = server(*arguments)
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    assert args.middleware[-1] == "vllm_qllm.access.middleware.AccessMiddleware"
+    config = config_of(engine_args)
+    assert config is not None and (config.policy, config.tenants is None) == ("strict", False)
+    assert config_of(in_a_new_process(args)) == config
+    again = pickle.loads(pickle.dumps(args))
+    AsyncEngineArgs.from_cli_args(again)  # as an API server that has loaded plugins does
+    args.api_key = ["a"]
+    with pytest.raises(ConfigError, match="beside --api-key"):
+        AsyncEngineArgs.from_cli_args(args)
+    with pytest.raises(ConfigError, match="gRPC"):
+        AsyncEngineArgs.from_cli_args(server(*arguments, grpc=True))
+
+
+def test_a_file_of_options_is_read_as_options(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(f"priority-config: '{TENANTS_FILE}'\n")
+    load_general_plugins()
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    args = parser.parse_args(["--model", "some-model", "--config", str(file)])
+    args.middleware, args.api_key = [], None
+    AsyncEngineArgs.from_cli_args(args)
+    assert args.middleware == ["vllm_qllm.access.middleware.AccessMiddleware"]
+
+
+@pytest.mark.parametrize("value", [5, None, {}, [], "strict", True])
+def test_what_only_this_package_says_is_refused(value: Any) -> None:
+    extra = {"priority": value}
+    words = rf"additional_config: priority is {re.escape(repr(value))}; allowed: not to be there"
+    with pytest.raises(ConfigError, match=words):
+        AsyncEngineArgs.from_cli_args(server("--additional-config", json.dumps(extra)))
+    with pytest.raises(ConfigError, match=words):
+        AsyncEngineArgs(model="some-model", additional_config=extra).create_engine_config()
+
+
+def test_one_option_is_not_given_two_values() -> None:
+    both = ("--additional-config", '{"priority_policy": "step"}', "--priority-policy", "strict")
+    with pytest.raises(ConfigError, match="priority_policy is 'step' but --priority-policy is"):
+        AsyncEngineArgs.from_cli_args(server(*both))
+    same = ("--additional-config", '{"priority_policy": "step"}', "--priority-policy", "step")
+    AsyncEngineArgs.from_cli_args(server(*same))
+    bad = ("--additional-config", '{"priority_policy": 5}')
+    with pytest.raises(ConfigError, match="policy is 5; allowed: step, strict"):
+        AsyncEngineArgs.from_cli_args(server(*bad))

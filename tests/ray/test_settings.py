@@ -22,6 +22,14 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"priority_config": {"classess": []}}, ("'classess'", "allowed: ")),
     ({"arguments": ["--port=80"]}, ("arguments", "--port", "listen")),
     ({"arguments": ["--priority_policy", "step"]}, ("arguments", "--priority-policy", "policy")),
+    (
+        {"arguments": ["--additional-config", '{"priority_policy": "step"}']},
+        ("arguments", "no priority_policy", "policy"),
+    ),
+    (
+        {"arguments": ["--additional-config.priority-config=/x"]},
+        ("arguments", "no priority_config", "priority_config"),
+    ),
     ({"arguments": "--port=80"}, ("arguments", "'--port=80'", "tuple")),
     ({"environment": {"A": 1}}, ("environment.A", "is 1", "string")),
     ({"listen": "8000"}, ("listen", "'8000'", "host:port")),

@@ -24,6 +24,8 @@ TAKEN = {
     "--priority-config": "priority_config",
     "--shutdown-timeout": "drain_seconds",
 }
+# What --additional-config can say of them.
+ELSEWHERE = {"priority_policy": "policy", "priority_config": "priority_config"}
 
 
 class Settings(BaseModel):
@@ -64,6 +66,10 @@ class Settings(BaseModel):
             option = argument.partition("=")[0].replace("_", "-")
             if option in TAKEN:
                 raise ValueError(f"no {option}, which follows from {TAKEN[option]}")
+            # Another way to say it, which a front would not know of.
+            for said, field in ELSEWHERE.items():
+                if said in argument.replace("-", "_"):
+                    raise ValueError(f"no {said}, which follows from {field}")
         return arguments
 
     @field_validator("listen")

@@ -36,18 +36,18 @@ def _init(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_cli_args(cls: Any, args: Any) -> Any:
-        from vllm_qllm.cli import OPTIONS, add_middleware
+        from vllm_qllm.cli import OPTIONS, add_middleware, given
         from vllm_qllm.support import refuse_front_end
 
         engine_args = original(cls, args)
-        given = {option: getattr(args, option, None) for option in OPTIONS}
-        for option, value in given.items():
-            setattr(engine_args, option, value)
+        asked = given(args)
+        for option in OPTIONS:
+            setattr(engine_args, option, asked.get(option))
         # Each of several API servers reads these arguments again, in a new process and before it
         # has loaded any plugin: what vLLM itself carries over must hold them too.
-        if given := {option: value for option, value in given.items() if value is not None}:
+        if asked:
             refuse_front_end(args)
-            args.additional_config = {**(args.additional_config or {}), **given}
+            args.additional_config = {**(args.additional_config or {}), **asked}
             add_middleware(args)
         return engine_args
 
