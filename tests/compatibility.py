@@ -69,6 +69,7 @@ SECTIONS = {
         "LoRA adapters",
         "Prompt embeddings",
         "Beam search",
+        "Generative scoring",
         "service_tier",
         "Tenants",
         "Aborts",

@@ -29,4 +29,4 @@ def config_with(directory: Path, tenants: dict[str, Any], **fields: Any) -> Prio
 
 def visit(gate: Gate, tenant: str) -> Visit:
     """A request of a tenant that has just come."""
-    return Visit(gate, gate.roster, tenant, "/v1/completions", "id")
+    return Visit(gate, gate.roster, tenant, "POST /v1/completions", "id")

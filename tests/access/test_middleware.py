@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
+from vllm.sampling_params import SamplingParams
 
 from tests.access.gates import config_with
 from vllm_qllm.access import gate as gates
@@ -25,6 +28,35 @@ TENANTS = {"a": {"classes": LIMITS, "operator": True}, "b": {"classes": {"batch"
 def config(tmp_path: Path) -> Iterator[PriorityConfig]:
     yield config_with(tmp_path, TENANTS, max_body_bytes=1024)
     gates._gate = None
+
+
+def routes() -> FastAPI:
+    """An application that has the routes that are asked for here."""
+    app = FastAPI()
+
+    async def nothing() -> None:
+        raise AssertionError("the middleware's own application answers")
+
+    for path in ("/health", "/v1/models"):
+        app.get(path)(nothing)
+    for path in ("/v1/completions", "/v1/messages"):
+        app.post(path)(nothing)
+    app.websocket("/v1/realtime")(nothing)
+    return app
+
+
+class Engine:
+    """As much of an engine's client as the middleware looks at."""
+
+    def __init__(self, config: PriorityConfig) -> None:
+        self.vllm_config = SimpleNamespace(additional_config={CARRIER: config.to_dict()})
+
+    async def generate(
+        self, prompt: Any, sampling_params: Any, request_id: str, *, priority: int = 0
+    ) -> AsyncGenerator[Any, None]:
+        yield priority
+
+    encode = generate
 
 
 class Client:
@@ -46,14 +78,14 @@ class Client:
 
 def scope(kind: str, path: str, key: str = "a", *headers: tuple[bytes, bytes]) -> Scope:
     sent = [(b"authorization", f"Bearer {key}".encode()), *headers]
-    return {"type": kind, "path": path, "method": "POST", "headers": sent, "root_path": ""}
+    method = "GET" if path in ("/health", "/v1/models") else "POST"
+    asked = {"type": kind, "path": path, "headers": sent, "root_path": "", "app": routes()}
+    return asked | ({"method": method} if kind == "http" else {})
 
 
 def started(app: Any, config: PriorityConfig) -> AccessMiddleware:
     """The middleware before an application, after the server's start."""
-    engine = SimpleNamespace(
-        vllm_config=SimpleNamespace(additional_config={CARRIER: config.to_dict()})
-    )
+    engine = Engine(config)
     server = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +93,7 @@ def started(app: Any, config: PriorityConfig) -> AccessMiddleware:
             await app(scope, receive, send)
 
     middleware = AccessMiddleware(outer)
+    middleware.engine = engine  # type: ignore[attr-defined]
     client = Client()
     asyncio.run(middleware({"type": "lifespan", "app": server}, client.receive, client.send))
     return middleware
@@ -85,10 +118,7 @@ def test_nobody_comes_in_before_the_start() -> None:
 
 def test_a_file_that_broke_during_the_start_ends_it(config: PriorityConfig) -> None:
     Path(str(config.tenants)).write_text("{")
-    engine = SimpleNamespace(
-        vllm_config=SimpleNamespace(additional_config={CARRIER: config.to_dict()})
-    )
-    server = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+    server = SimpleNamespace(state=SimpleNamespace(engine_client=Engine(config)))
     client = Client({"type": "lifespan.startup"})
     asyncio.run(
         AccessMiddleware(ok)({"type": "lifespan", "app": server}, client.receive, client.send)
@@ -120,16 +150,35 @@ def test_a_place_is_given_back_however_it_ends(config: PriorityConfig, end: str)
     assert active() == 0
 
 
-@pytest.mark.parametrize(("key", "closed"), [("b", "class"), ("wrong", "unknown_key")])
-def test_web_sockets_are_refused_before_they_open(
-    config: PriorityConfig, key: str, closed: str
-) -> None:
-    """vLLM runs what comes by them with priority 0, which is of class agent here."""
+def test_web_sockets_are_refused_before_they_open(config: PriorityConfig) -> None:
     client = Client()
     asyncio.run(
-        started(ok, config)(scope("websocket", "/v1/realtime", key), client.receive, client.send)
+        started(ok, config)(
+            scope("websocket", "/v1/realtime", "wrong"), client.receive, client.send
+        )
     )
-    assert client.sent == [{"type": "websocket.close", "code": 1008, "reason": closed}]
+    assert client.sent == [{"type": "websocket.close", "code": 1008, "reason": "unknown_key"}]
+
+
+@pytest.mark.parametrize(("key", "priority"), [("a", 0), ("b", 10)])
+def test_what_says_no_class_runs_in_the_default_class(
+    config: PriorityConfig, key: str, priority: int
+) -> None:
+    """vLLM runs what comes by a web socket with priority 0, which is of class agent here."""
+    got = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        gate = gates.this_gate()
+        assert gate is not None
+        got.append([o async for o in engine.generate("hi", SamplingParams(n=1), "id")])
+        got.append(gate.limiter.numbers(key, {"a": "agent", "b": "batch"}[key])[0])
+
+    middleware = started(app, config)
+    engine = middleware.engine  # type: ignore[attr-defined]
+    client = Client()
+    asked = scope("websocket", "/v1/realtime", key)
+    asyncio.run(middleware(asked, client.receive, client.send))
+    assert got == [[priority], 1]
 
 
 def test_a_long_body_is_not_handed_on(config: PriorityConfig) -> None:
@@ -176,4 +225,24 @@ def test_a_tenant_that_goes_while_its_request_comes(
     monkeypatch.setattr(gates.Gate, "roster", property(lambda _: states.pop(0)))
     client = Client()
     asyncio.run(middleware(scope("http", "/v1/models"), client.receive, client.send))
+    assert client.status == 200
+
+
+def test_errors_are_those_of_the_api_behind_any_prefix(config: PriorityConfig) -> None:
+    for root, path in (("", "/v1/messages"), ("/api", "/api/v1/messages"), ("/", "/v1/messages")):
+        client = Client()
+        asked = scope("http", path, "wrong") | {"root_path": root}
+        asyncio.run(started(ok, config)(asked, client.receive, client.send))
+        assert client.status == 401
+        assert json.loads(client.sent[1]["body"])["type"] == "error", path
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [("", "/health"), ("/", "/health"), ("/api/", "/health"), ("/api", "/api/health")],
+)
+def test_probes_need_no_key_behind_any_prefix(config: PriorityConfig, root: str, path: str) -> None:
+    client = Client()
+    asked = scope("http", path, "wrong") | {"root_path": root, "method": "GET"}
+    asyncio.run(started(ok, config)(asked, client.receive, client.send))
     assert client.status == 200

@@ -48,6 +48,7 @@ NOT_OF_VLLM = {
     "priority_arrived",
     "priority_controller",
     "priority_draining",
+    "priority_enforcement",
     "priority_pool",
     "priority_rank",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,
@@ -72,6 +73,8 @@ NOT_OF_VLLM = {
     *("model_validate", "scope", "url"),  # of pydantic and starlette
     *("apply_defaults", "bind"),  # of inspect
     *("st_ino", "st_mtime_ns", "st_size"),  # of os.stat_result
+    *("matches", "routes"),  # of starlette.routing
+    *("set", "reset"),  # of contextvars.ContextVar
     *("do", "file", "hash"),  # of argparse.Namespace, as vllm_qllm.keys fills it
 }
 

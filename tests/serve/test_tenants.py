@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serve.browser import Tab
-from tests.serve.server import MODEL, STRICT, serve
+from tests.serve.server import MODEL, serve
 from tests.serve.tenants import BE, HELLO, LS, Tenants
 from vllm_qllm import keys as keys_command
 
@@ -34,14 +34,15 @@ def tenants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     directory = tmp_path_factory.mktemp("tenants")
     tenants = Tenants(directory / "tenants.json")
     tenants.write()
-    config = json.dumps({"tenants": str(tenants.file)})
+    # Not by --priority-config: it must not matter how a policy is named.
+    config = {"priority_policy": "strict", "priority_config": {"tenants": str(tenants.file)}}
     # A short name: vLLM's sockets in it must not exceed 107 characters.
     with (
         tempfile.TemporaryDirectory(prefix="q") as temporary,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("TMPDIR", temporary)
-        options = (*STRICT, "--priority-config", config, "--api-server-count", "2")
+        options = ("--additional-config", json.dumps(config), "--api-server-count", "2")
         options += ("--enable-scale-out",)
         with serve(tiny_model, directory / "log", *options) as server:
             tenants.server = server
@@ -138,6 +139,36 @@ def test_token_ids_are_no_way_around(tenants: Tenants) -> None:
         assert answer.status_code == status, answer.text
 
 
+@pytest.mark.covers("Generative scoring", "eager")
+@pytest.mark.covers("Tenants", "eager")
+def test_scoring_is_no_way_around(tenants: Tenants) -> None:
+    """Its handler is none of those that vLLM's others are made of."""
+    body = {"model": MODEL, "query": "hi", "items": [" a", " b"], "label_token_ids": [3, 4]}
+
+    def ask(tenant: str, header: str | None = None, **fields: Any) -> httpx.Response:
+        with tenants.http(tenant, **({"X-Vllm-Priority": header} if header else {})) as client:
+            return client.post("/generative_scoring", json=body | fields)
+
+    urgent = f'qllm_requests_total{{class="{LS}"'
+    before = tenants.server.samples(urgent)  # type: ignore[union-attr]
+    for fields in ({}, {"priority": 9}, {"service_tier": "flex"}, {"header": "9"}):
+        assert ask("jobs", **fields).status_code == 200, fields  # type: ignore[arg-type]
+    assert ask("lowered", priority=-100).status_code == 200
+    assert tenants.server.samples(urgent) == before  # type: ignore[union-attr]
+    refused = [
+        ask("jobs", priority=-100),
+        ask("jobs", header="-100"),
+        ask("jobs", service_tier="priority"),
+        ask("modest", priority=-1),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * 4
+    assert {answer.json()["error"]["param"] for answer in refused} == {"priority"}
+    many = ask("two", items=[" a"] * 400)
+    assert many.status_code == 400 and "400 sequences" in many.text
+    assert ask("two").status_code == 200
+    tenants.wait_for("qllm_tenant_in_flight", {})
+
+
 def test_beam_search_is_no_way_around(tenants: Tenants) -> None:
     """vLLM runs it with priority 0 whatever it was given."""
     body = {"model": MODEL, "prompt": "hi", "max_tokens": 2, "use_beam_search": True, "n": 2}
@@ -179,10 +210,6 @@ def test_who_needs_a_key(tenants: Tenants) -> None:
         assert client.get("/v1/nothing").status_code == 403
     with tenants.http("admin") as client:
         assert client.get("/v1/nothing").status_code == 404
-    # What vLLM runs with priority 0.
-    for tenant, status in (("jobs", 403), ("lowered", 403)):
-        with tenants.http(tenant) as client:
-            assert client.post("/v1/systemone", json={}).status_code == status
     for wrong in ("zyxwrongkey", "x" * 5000, "qllm-"):
         with pytest.raises(openai.AuthenticationError), tenants.client("none") as client:
             client.with_options(default_headers={"Authorization": f"Bearer {wrong}"}).models.list()
@@ -237,6 +264,22 @@ def test_prompts_and_n_count(tenants: Tenants) -> None:
     with tenants.http("two") as client:
         batch = {"model": MODEL, "messages": [HELLO] * 3, "max_tokens": 1}
         assert client.post("/v1/chat/completions/batch", json=batch).status_code == 400
+
+
+@pytest.mark.parametrize("n", ["1" + "0" * 17, "1" + "0" * 309, "-1", "0", "1e400", "NaN"])
+def test_no_number_is_too_large_to_be_refused(tenants: Tenants, n: str) -> None:
+    """In the words of vLLM, before anything is counted."""
+    held = stream(tenants.client("web"))
+    for path, body in list(PATHS.items())[:3]:
+        text = json.dumps({"model": MODEL} | body)[:-1] + f', "n": {n}}}'
+        with tenants.http("web") as client:
+            answer = client.post(path, content=text, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, (path, answer.text)
+    tenants.wait_for(
+        "qllm_tenant_in_flight", {f'qllm_tenant_in_flight{{class="{LS}",tenant="web"}}': 1}
+    )
+    held.close()
+    tenants.wait_for("qllm_tenant_in_flight", {})
 
 
 def test_a_rate_holds_across_api_servers(tenants: Tenants) -> None:

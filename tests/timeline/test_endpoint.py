@@ -35,7 +35,12 @@ def test_only_when_it_is_asked_for(timeline: int) -> None:
     assert endpoints() == []  # no policy
     location.prepare(PriorityConfig(timeline=timeline))
     found = endpoints()
-    names = ["qllm_status", "qllm_timeline"] if timeline else ["qllm_status"]
+    names = [
+        "qllm_handlers",
+        "qllm_intake",
+        "qllm_status",
+        *(["qllm_timeline"] if timeline else []),
+    ]
     assert [plugin.name for plugin in found] == names
     assert all(isinstance(plugin, EndpointPlugin) for plugin in found)
 
@@ -47,7 +52,7 @@ def test_vllm_finds_it() -> None:
     assert vllm.plugins.load_endpoint_plugins(("generate",)) == []
     location.prepare(PriorityConfig(timeline=2048))
     found = [p.name for p in vllm.plugins.load_endpoint_plugins(("generate",))]
-    assert found == ["qllm_status", "qllm_timeline"]
+    assert found == ["qllm_handlers", "qllm_intake", "qllm_status", "qllm_timeline"]
 
 
 def application(directory: Path) -> FastAPI:

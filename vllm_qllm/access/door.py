@@ -1,47 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of path a request goes to, which says who may use it and who finds out its class.
+"""What kind of route a request goes to, which says who may use it and who finds out its class.
 
-A path that is not listed is for operators: what vLLM adds is closed until somebody has looked.
+A route that is not listed is for operators: what vLLM adds is closed until somebody has looked.
+Each is listed as :func:`vllm_qllm.access.route.route_of` names it.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
+from vllm_qllm.access.route import OTHER_METHOD, path_of
+
 
 class Door(Enum):
-    """Kinds of paths."""
+    """Kinds of routes."""
 
     OPEN = "no key is needed: for probes, Prometheus and readers of the documentation"
     TENANT = "any tenant's: nothing is generated"
     CLASS = "any tenant's: the handler of the request finds out its class"
-    URGENT = "vLLM runs it with priority 0, whatever it says: that class must be allowed"
-    OPERATOR = "changes or stops the server, or is not known here"
+    DEFAULT = "any tenant's: nothing in the request says a class, so it is the tenant's default"
+    OPERATOR = "changes or stops the server, or tells of it, or is not known here"
 
 
 _LISTED = {
     # The status page itself holds nothing; what it shows it has to ask for.
-    Door.OPEN: "/health /ping /metrics /version /load /docs /redoc /openapi.json /qllm /qllm/",
-    Door.TENANT: "/v1/models /tokenize /detokenize /v1/messages/count_tokens",
-    Door.CLASS: "/v1/chat/completions /v1/chat/completions/batch /v1/completions /v1/responses "
-    "/v1/messages /cohere/v2/chat /inference/v1/generate /invocations",
-    Door.URGENT: "/generative_scoring /v1/systemone /v1/audio/transcriptions "
-    "/v1/audio/translations /v1/realtime",
+    Door.OPEN: """
+        GET /health  GET /ping  POST /ping  GET /metrics  GET /version  GET /load
+        GET /docs  GET /docs/oauth2-redirect  GET /redoc  GET /openapi.json  GET /qllm  GET /qllm/
+    """,
+    Door.TENANT: """
+        GET /v1/models  POST /tokenize  POST /detokenize  POST /v1/messages/count_tokens
+        GET /v1/responses/{response_id}  POST /v1/responses/{response_id}/cancel
+    """,
+    Door.CLASS: """
+        POST /v1/chat/completions  POST /v1/chat/completions/batch  POST /v1/completions
+        POST /v1/responses  POST /v1/messages  POST /cohere/v2/chat  POST /inference/v1/generate
+        POST /invocations  POST /generative_scoring  POST /v1/systemone
+    """,
+    Door.DEFAULT: """
+        POST /v1/audio/transcriptions  POST /v1/audio/translations  WEBSOCKET /v1/realtime
+    """,
+    Door.OPERATOR: """
+        GET /qllm/status  GET /qllm/timeline
+        GET /server_info  GET /kv_event_sources  GET /tokenizer_info  BELOW /static
+        BELOW /metrics
+        POST /v1/load_lora_adapter  POST /v1/unload_lora_adapter
+        POST /adapters  DELETE /adapters/{adapter_name}
+        POST /abort_requests  POST /inference/v1/abort_requests
+        POST /pause  POST /resume  GET /is_paused  POST /sleep  POST /wake_up  GET /is_sleeping
+        POST /release_kv_cache_memory  POST /collective_rpc
+        POST /reset_prefix_cache  POST /reset_mm_cache  POST /reset_encoder_cache
+        POST /start_profile  POST /stop_profile
+        POST /scale_elastic_ep  POST /is_scaling_elastic_ep
+        POST /fault_tolerance/apply  GET /fault_tolerance/status
+        POST /init_weight_transfer_engine  POST /shutdown_weight_transfer_engine
+        POST /start_weight_update  POST /start_draft_weight_update  POST /update_weights
+        POST /finish_weight_update  POST /update_weight_version  GET /weight_info
+        POST /weight_checker  GET /get_world_size
+        POST /v1/chat/completions/render  POST /v1/chat/completions/derender
+        POST /v1/completions/render  POST /v1/completions/derender
+        POST /v1/responses/render  POST /v1/messages/render  POST /cohere/v2/chat/render
+        POST /pooling  POST /classify  POST /v1/embeddings  POST /v2/embed  POST /score
+        POST /v1/score  POST /rerank  POST /v1/rerank  POST /v2/rerank
+    """,
 }
-_DOORS = {path: door for door, paths in _LISTED.items() for path in paths.split()}
-# The answer to a request of one's own, found by its id, which cannot be guessed.
-_RESPONSES = "/v1/responses/"
+DOORS = {
+    f"{method} {path}": door
+    for door, routes in _LISTED.items()
+    for method, path in zip(routes.split()[::2], routes.split()[1::2], strict=True)
+}
+_PATHS = {path_of(route) for route in DOORS}
 
 
-def door_of(path: str) -> Door:
-    """The kind of a path, without ``--root-path``."""
-    if path in _DOORS:
-        return _DOORS[path]
-    return Door.TENANT if path.startswith(_RESPONSES) else Door.OPERATOR
+def door_of(route: str) -> Door:
+    """The kind of a route."""
+    if route.startswith(f"{OTHER_METHOD} "):
+        return Door.TENANT  # it is answered with 405, which strangers need not know
+    return DOORS.get(route, Door.OPERATOR)
 
 
-def shown(path: str) -> str:
+def shown(route: str) -> str:
     """The path for a log: one that is not listed may hold anything."""
-    if path in _DOORS:
-        return path
-    return f"{_RESPONSES}…" if path.startswith(_RESPONSES) else "(other)"
+    path = path_of(route)
+    return path if path in _PATHS else "(other)"

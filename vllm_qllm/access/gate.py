@@ -46,7 +46,7 @@ class Gate:
         try:
             self.limiter.reserve(roster)
         except TableFull as error:
-            raise ConfigError(f"tenants file {self.path}: {error}; start it again") from None
+            raise ConfigError(f"tenants file {self.path}: {error}") from None
         return roster
 
     @property
@@ -82,11 +82,11 @@ class Gate:
         tenant = owner(key, roster.owners)
         return Refusal("unknown_key", "the API key is not known") if tenant is None else tenant
 
-    def refused(self, tenant: str | None, refusal: Refusal, path: str, request_id: str) -> None:
+    def refused(self, tenant: str | None, refusal: Refusal, route: str, request_id: str) -> None:
         """Count a refusal and write its line."""
         name = tenant or NONE
         self.limiter.count_refusal(name, refusal)
-        audit.write(name, refusal, shown(path), request_id)
+        audit.write(name, refusal, shown(route), request_id)
 
 
 def _table(path: str | Path | None) -> Table:

@@ -8,19 +8,15 @@ from vllm_qllm.access.tenant import Tenant
 from vllm_qllm.config import PriorityConfig
 
 
-def grant(
-    config: PriorityConfig, tenant: Tenant, asked: int | None, *, may_lower: bool = True
-) -> int | Refusal:
+def grant(config: PriorityConfig, tenant: Tenant, asked: int | None) -> int | Refusal:
     """The priority, in a class that the tenant may use.
 
     Args:
         config: of the server.
         tenant: whose request it is.
         asked: the priority that it asks for; None when it leaves the choice to the server.
-        may_lower: False where vLLM runs the request with the number asked for in any case;
-            otherwise the tenant's ``above`` decides.
     """
-    may_lower = may_lower and tenant.above == "lower"
+    may_lower = tenant.above == "lower"
     allowed = [rank for rank, c in enumerate(config.classes) if c.name in tenant.classes]
     priority = _default(config, tenant, allowed) if asked is None else asked
     rank = config.rank(priority)

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.body import LimitedBody
 from vllm_qllm.access.door import Door, door_of
+from vllm_qllm.access.enforcement import enforce, visitor
 from vllm_qllm.access.gate import Gate, open_gate, this_gate
 from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.route import is_served, path_of, route_of
 from vllm_qllm.access.visit import SCOPE_KEY, Visit
 from vllm_qllm.config import ConfigError, PriorityConfig, carried
 from vllm_qllm.metrics import location
@@ -36,9 +38,11 @@ class AccessMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             # The engine is known by now.
-            data = carried(scope["app"].state.engine_client.vllm_config)
+            client = scope["app"].state.engine_client
+            data = carried(client.vllm_config)
             try:
                 open_gate(PriorityConfig.from_dict(data or {}), location.beside("tenants"))
+                enforce(client)
             except ConfigError as error:  # the file has changed since the start began
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -49,16 +53,17 @@ class AccessMiddleware:
         gate = this_gate()
         if gate is None:  # never without a lifespan; but who comes first must not come in
             raise RuntimeError("the tenants' middleware was not started")
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        route = route_of(scope)
         # A browser's question before the request: it has no key, and gets no answer but headers.
-        if door_of(path) is Door.OPEN or scope.get("method") == "OPTIONS":
+        asks_first = scope.get("method") == "OPTIONS" and not is_served(route)
+        if door_of(route) is Door.OPEN or asks_first:
             gate.roster  # noqa: B018 - a changed file is noticed by probes, too
             await self.app(scope, receive, send)
             return
-        await self._guarded(gate, path, scope, receive, send)
+        await self._guarded(gate, route, scope, receive, send)
 
     async def _guarded(
-        self, gate: Gate, path: str, scope: Scope, receive: Receive, send: Send
+        self, gate: Gate, route: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
@@ -70,14 +75,15 @@ class AccessMiddleware:
         else:
             name = gate.identify(roster, headers)
         if isinstance(name, Refusal):
-            gate.refused(None, name, path, request_id)
-            await _answer(name, path, request_id, scope, receive, send)
+            gate.refused(None, name, route, request_id)
+            await _answer(name, route, request_id, scope, receive, send)
             return
-        visit = Visit(gate, roster, name, path, request_id)
+        visit = Visit(gate, roster, name, route, request_id)
         body = LimitedBody(receive, roster.max_body_bytes, headers)
+        serving = visitor.set(visit)
         try:
             if (refusal := _at_the_door(visit, body)) is not None:
-                await _answer(refusal, path, request_id, scope, receive, send)
+                await _answer(refusal, route, request_id, scope, receive, send)
                 return
             scope[SCOPE_KEY] = visit
             answer = _Answer(visit, body, scope, receive, send)
@@ -85,6 +91,7 @@ class AccessMiddleware:
             await answer.finish()
         finally:
             # Also when the client has gone or the server ends: what a stream held is free again.
+            visitor.reset(serving)
             visit.close()
 
 
@@ -92,11 +99,12 @@ def _at_the_door(visit: Visit, body: LimitedBody) -> Refusal | None:
     """What can be refused before the request is read."""
     if body.too_large:
         return visit.refuse(body.refusal)
-    door = door_of(visit.path)
+    door = door_of(visit.route)
     if door is Door.OPERATOR and not visit.is_operator:
         return visit.refuse(Refusal("operator", "this path is for operators, or does not exist"))
-    if door is Door.URGENT:
-        granted = visit.ask(0, 1, may_lower=False)
+    if door is Door.DEFAULT:
+        # vLLM would run it with priority 0; the engine is told what is granted here.
+        granted = visit.ask(None, 1)
         return granted if isinstance(granted, Refusal) else None
     return None
 
@@ -125,21 +133,21 @@ class _Answer:
         if self._body.too_large and not self._started:
             refusal, visit = self._visit.refuse(self._body.refusal), self._visit
             await _answer(
-                refusal, visit.path, visit.request_id, self._scope, self._receive, self._send
+                refusal, visit.route, visit.request_id, self._scope, self._receive, self._send
             )
 
 
 async def _answer(
-    refusal: Refusal, path: str, request_id: str, scope: Scope, receive: Receive, send: Send
+    refusal: Refusal, route: str, request_id: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     if scope["type"] == "websocket":
         # Before it is accepted: the client gets HTTP status 403.
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.reason})
         return
-    response = JSONResponse(
-        refusal.body_at(path), refusal.status, headers=_headers(refusal, request_id)
-    )
-    await response(scope, receive, send)
+    headers = _headers(refusal, request_id)
+    # The path itself may begin with anything that was put before it.
+    body = refusal.body_at(path_of(route) or scope["path"])
+    await JSONResponse(body, refusal.status, headers=headers)(scope, receive, send)
 
 
 def _headers(refusal: Refusal, request_id: str) -> dict[str, str]:

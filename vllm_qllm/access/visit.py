@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from vllm_qllm.access.gate import Gate
@@ -23,19 +25,21 @@ class Visit:
         gate: of this process.
         roster: as it was when the request came; it holds until the request is answered.
         name: of the tenant.
-        path: of the request.
+        route: to which the request goes (:func:`vllm_qllm.access.route.route_of`).
         request_id: for the audit line and the answer.
 
     Attributes:
         refusal: what the handler was told to answer, None when it is to serve.
     """
 
-    def __init__(self, gate: Gate, roster: Roster, name: str, path: str, request_id: str) -> None:
+    def __init__(self, gate: Gate, roster: Roster, name: str, route: str, request_id: str) -> None:
         self._gate, self._roster, self.name = gate, roster, name
-        self.path, self.request_id = path, request_id
+        self.route, self.request_id = route, request_id
         self._tenant: Tenant = roster.tenants[name]
         self._claim: Claim | None = None
         self._priority: int | None = None
+        self._running = 0
+        self._closed = False
         self.refusal: Refusal | None = None
 
     @property
@@ -50,48 +54,78 @@ class Visit:
         """Whether the tenant may use what changes or stops the server."""
         return self._tenant.operator
 
-    def ask(self, asked: int | None, weight: int, *, may_lower: bool = True) -> int | Refusal:
+    def ask(self, asked: int | None, weight: int) -> int | Refusal:
         """The priority that the request gets, or why it gets none; the first answer stands.
 
         Args:
             asked: the priority that it asks for; None when it leaves the choice to the server.
             weight: how many sequences it asks for.
-            may_lower: False where vLLM runs the request with the number asked for in any case.
         """
+        if self.refusal is not None:
+            return self.refusal
         if self._priority is not None:
             return self._priority
-        granted = grant(self._gate.config, self._tenant, asked, may_lower=may_lower)
+        granted = grant(self._gate.config, self._tenant, asked)
+        if isinstance(granted, Refusal):
+            return self.refuse(granted)
+        if (refusal := self._claim_more(granted, weight)) is not None:
+            return self.refuse(refusal)
+        self._priority = granted
+        return granted
+
+    @contextlib.contextmanager
+    def running(self, asked: int, weight: int) -> Iterator[int | Refusal]:
+        """While the engine works on sequences of the request; gives their priority.
+
+        A handler that has asked for all of them before has their places. One that has not is asked
+        for here: nobody comes to the engine without a class, or with more than was granted.
+
+        Args:
+            asked: the priority with which the handler would have them run.
+            weight: how many sequences.
+        """
+        granted: int | Refusal
+        if self._closed:
+            granted = self.refuse(Refusal("background", "the request has been answered already"))
+        else:
+            granted = self.ask(asked, weight)
         if not isinstance(granted, Refusal):
-            cls = self._class_of(granted)
-            claim = self._gate.limiter.admit(
-                self.name,
-                cls,
-                weight,
-                self._tenant.classes[cls],
-                self._roster.max_in_flight.get(cls),
-            )
-            if isinstance(claim, Claim):
-                self._claim, self._priority = claim, granted
-                return granted
-            granted = claim
-        return self.refuse(granted)
+            held = self._claim.weight if self._claim else 0
+            if (more := self._running + weight - held) > 0:
+                refusal = self._claim_more(granted, more)
+                granted = granted if refusal is None else self.refuse(refusal)
+        if isinstance(granted, Refusal):
+            yield granted
+            return
+        self._running += weight
+        try:
+            yield granted
+        finally:
+            self._running -= weight
 
     def refuse(self, refusal: Refusal) -> Refusal:
         """Count and write down a refusal, once."""
         if self.refusal is None:
             self.refusal = refusal
-            self._gate.refused(self.name, refusal, self.path, self.request_id)
+            self._gate.refused(self.name, refusal, self.route, self.request_id)
         return self.refusal
 
     def close(self) -> None:
         """Give back what the request holds."""
+        self._closed = True
         if self._claim is not None:
             self._gate.limiter.release(self._claim)
             self._claim = None
 
-    def _class_of(self, priority: int) -> str:
+    def _claim_more(self, priority: int, weight: int) -> Refusal | None:
         config = self._gate.config
-        return config.classes[config.rank(priority)].name
+        cls = config.classes[config.rank(priority)].name
+        limits, most = self._tenant.classes[cls], self._roster.max_in_flight.get(cls)
+        claim = self._gate.limiter.admit(self.name, cls, weight, limits, most, self._claim)
+        if isinstance(claim, Refusal):
+            return claim
+        self._claim = claim
+        return None
 
 
 def visit_of(raw_request: Any) -> Visit | None:

@@ -17,11 +17,12 @@ def endpoints() -> list[Any]:
     prepared = location.prepared()
     if prepared is None:
         return []
+    from vllm_qllm.api.handlers import Handlers
     from vllm_qllm.intake.endpoint import IntakeEndpoint
     from vllm_qllm.status.endpoint import StatusEndpoint
     from vllm_qllm.timeline.endpoint import TimelineEndpoint
 
-    found: list[Any] = [IntakeEndpoint(), StatusEndpoint(prepared.prefix)]
+    found: list[Any] = [Handlers(), IntakeEndpoint(), StatusEndpoint(prepared.prefix)]
     if prepared.timeline:
         found.append(TimelineEndpoint(prepared.prefix))
     return found

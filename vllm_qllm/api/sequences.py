@@ -5,25 +5,46 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm.sampling_params import SamplingParams
 
-def sequences(request: Any) -> int:
+
+def sequences(request: Any, handler: Any = None) -> int:
     """Prompts times ``n``, at least 1.
 
     Args:
         request: the parsed body, a model of vLLM's.
+        handler: of the request; only that of decisions is asked.
+
+    Raises:
+        VLLMValidationError: an ``n`` that vLLM refuses, with its words.
     """
-    params = getattr(request, "sampling_params", None)
-    n = getattr(request, "n", None) or getattr(params, "n", None) or 1
-    return max(1, _prompts(request)) * max(1, int(n))
+    n = declared(request, "n")
+    if n is None:
+        n = getattr(declared(request, "sampling_params"), "n", 1)
+    # It refuses what it would refuse later, when the request is counted.
+    SamplingParams(n=n)
+    return max(1, _prompts(request, handler)) * int(n)
 
 
-def _prompts(request: Any) -> int:
-    messages = getattr(request, "messages", None)
+def declared(request: Any, name: str) -> Any:
+    """A field of a body, None where its API has none: what is not known to vLLM, it ignores.
+
+    Args:
+        request: the parsed body, a model of vLLM's that allows extra fields.
+        name: of the field.
+    """
+    return getattr(request, name, None) if name in type(request).model_fields else None
+
+
+def _prompts(request: Any, handler: Any) -> int:
+    if (questions := declared(request, "questions")) is not None:
+        return int(handler.strategy.num_requests(questions))
+    if (items := declared(request, "items")) is not None:
+        return len(items)
+    messages = declared(request, "messages")
     if isinstance(messages, list) and messages and isinstance(messages[0], list):
         return len(messages)  # a batch of chats
-    return _entries(getattr(request, "prompt", None)) + _entries(
-        getattr(request, "prompt_embeds", None)
-    )
+    return _entries(declared(request, "prompt")) + _entries(declared(request, "prompt_embeds"))
 
 
 def _entries(prompt: Any) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 from vllm.exceptions import VLLMValidationError
 
 from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.route import path_of
 from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import draining, tier
 from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
-from vllm_qllm.api.sequences import sequences
+from vllm_qllm.api.sequences import declared, sequences
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.intake.passage import passage
 
@@ -25,6 +26,8 @@ ENTRIES = (
     "create_completion",
     "create_responses",
     "serve_tokens",
+    "create_generative_scoring",
+    "create_decision",
 )
 Create = Callable[[Any, Any], Awaitable[Any]]
 
@@ -33,7 +36,8 @@ def teach(handler: Any) -> None:
     """Replace the handler's own lookup of a priority, on this object only.
 
     Args:
-        handler: a ``GenerateBaseServing`` that knows its ``engine_client``.
+        handler: a ``GenerateBaseServing``, or one of those that :mod:`vllm_qllm.api.handlers`
+            finds; it knows its ``engine_client``.
     """
     data = carried(getattr(handler.engine_client, "vllm_config", None))
     if data is None:
@@ -67,23 +71,23 @@ def _checked(handler: Any, create: Create, config: PriorityConfig) -> Create:
         if config.tenants is None or raw_request is None:  # None: a line of run-batch's file
             request.priority = priority_of(config, request, raw_request)
         else:
-            granted = _granted(config, request, raw_request)
+            granted = _granted(handler, config, request, raw_request)
             if isinstance(granted, Refusal):
                 return handler.create_error_response(
                     granted.message,
-                    granted.type_at(raw_request.url.path),
+                    granted.type_at(_path(raw_request)),
                     HTTPStatus(granted.status),
                     granted.param,
                 )
             request.priority = granted
-        _classed(config.rank(request.priority), request)
+        _classed(handler, config.rank(request.priority), request)
         serving = tier.serving_tier(config, request.priority, asked)
         return await tier.answer(create, request, raw_request, serving)
 
     return checked
 
 
-def _classed(rank: int, request: Any) -> None:
+def _classed(handler: Any, rank: int, request: Any) -> None:
     """Tell what lies between here and the engine the class of a request.
 
     Raises:
@@ -93,21 +97,26 @@ def _classed(rank: int, request: Any) -> None:
     if served is None:  # a line of run-batch's file
         return
     served.classed(rank)
-    count = sequences(request)
-    n = int(getattr(request, "n", None) or 1)
+    count = sequences(request, handler)
+    n = int(declared(request, "n") or 1)
     if problem := served.limits.sequences_problem(rank, count, n):
         raise VLLMValidationError(problem, parameter="n", value=count)
 
 
-def _granted(config: PriorityConfig, request: Any, raw_request: Any) -> int | Refusal:
+def _path(raw_request: Any) -> str:
+    visit = visit_of(raw_request)
+    return raw_request.url.path if visit is None else path_of(visit.route)
+
+
+def _granted(handler: Any, config: PriorityConfig, request: Any, raw_request: Any) -> int | Refusal:
     visit = visit_of(raw_request)
     if visit is None:
         return Refusal("no_key", "the server takes requests of tenants only, and this one has none")
     asked = asked_of(config, request, raw_request, auto_asks=False)
-    if getattr(request, "background", False):
+    if declared(request, "background"):
         text = "background is true; allowed: false, as limits hold while a request is answered"
         return visit.refuse(Refusal("background", text, param="background"))
-    granted = visit.ask(asked, sequences(request))
+    granted = visit.ask(asked, sequences(request, handler))
     if not isinstance(granted, Refusal):
         refuse_beam_search(request, raw_request, granted)
     return granted

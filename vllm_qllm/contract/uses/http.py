@@ -120,6 +120,75 @@ HTTP = (
     ),
 )
 
+ACCESS = (
+    *uses(
+        "vllm.v1.engine.async_llm:AsyncLLM",
+        signature(
+            "encode",
+            "access.enforcement:Enforcement",
+            "Replaced on a client, as generate is: handlers reach the engine by these alone.",
+        ),
+    ),
+    *uses(
+        "vllm.sampling_params:SamplingParams",
+        attribute("n", "access.enforcement:Enforcement", "How many sequences a request is."),
+        body("_verify_args", "api.sequences:sequences", "Refuses an n before it is counted."),
+    ),
+    *uses(
+        "vllm.sampling_params:",
+        body("_verify_num_sequences", "api.sequences:sequences", "The words of that refusal."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.generative_scoring.serving:ServingGenerativeScoring",
+        signature(
+            "create_generative_scoring",
+            "api.serving:ENTRIES",
+            "Requests enter by it and are checked first.",
+        ),
+        attribute("engine_client", "api.serving:teach", "Knows the configuration."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.generative_scoring.serving:GenerativeScoringRequest",
+        attribute("items", "api.sequences:sequences", "Each is a sequence."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.structured_decisions.serving:ServingStructuredDecisions",
+        signature(
+            "create_decision", "api.serving:ENTRIES", "Requests enter by it and are checked first."
+        ),
+        attribute("engine_client", "api.serving:teach", "Knows the configuration."),
+        attribute("strategy", "api.sequences:sequences", "Knows how many sequences it takes."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.structured_decisions.protocol:StructuredDecisionRequest",
+        attribute("questions", "api.sequences:sequences", "Each is a sequence, or all are one."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.structured_decisions.strategies:ReadStrategy",
+        body("num_requests", "api.sequences:sequences", "Needs the number of questions only."),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.api_router:",
+        body(
+            "init_generate_state",
+            "api.handlers:HANDLERS",
+            "Leaves handlers in the state, of which ours finds one by name.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.structured_decisions.api_router:",
+        body("init_structured_decisions_state", "api.handlers:HANDLERS", "Leaves the other one."),
+    ),
+    *uses(
+        "vllm.entrypoints.launchers.api_server.routers:",
+        body(
+            "register_api_routers",
+            "access.door:DOORS",
+            "Which routes there are: what is not listed is closed.",
+        ),
+    ),
+)
+
 METRICS = (
     *uses(
         "vllm.entrypoints.serve.instrumentator.metrics:",
@@ -175,4 +244,4 @@ ROUTES = (
     ),
 )
 
-DEPENDENCIES: tuple[Dependency, ...] = (*HTTP, *METRICS, *ROUTES)
+DEPENDENCIES: tuple[Dependency, ...] = (*HTTP, *ACCESS, *METRICS, *ROUTES)

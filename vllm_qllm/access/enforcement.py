@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last check before the engine: only what was admitted gets in, with what was granted.
+
+Handlers ask before they do anything for a request. One that does not, because vLLM or a plugin
+has added it since, comes by here all the same: by ``generate`` or ``encode`` of the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Any
+
+from vllm.exceptions import GracefulHTTPError
+
+from vllm_qllm.access.refusal import Refusal
+from vllm_qllm.access.visit import Visit
+
+# Whose request is being served; None is a request without a tenant. Not set: no request at all.
+visitor: ContextVar[Visit | None] = ContextVar("vllm_qllm.visitor", default=None)
+
+Outputs = AsyncGenerator[Any, None]
+
+
+class RefusedError(GracefulHTTPError):
+    """Answered with the status of a refusal, or an error event where a stream has begun."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message, HTTPStatus(refusal.status))
+
+
+class Enforcement:
+    """Replaces two methods of an engine's client, on that object.
+
+    Args:
+        client: an ``AsyncLLM``.
+    """
+
+    def __init__(self, client: Any) -> None:
+        for name in ("generate", "encode"):
+            setattr(client, name, self._enforced(getattr(client, name)))
+
+    def _enforced(self, original: Callable[..., Outputs]) -> Callable[..., Outputs]:
+        signature = inspect.signature(original)
+
+        def enforced(*args: Any, **kwargs: Any) -> Outputs:
+            # Whoever calls serves the request; who reads the outputs may be any task.
+            return self._outputs(visitor.get(), original, signature.bind(*args, **kwargs))
+
+        return enforced
+
+    async def _outputs(
+        self, visit: Visit | None, original: Callable[..., Outputs], call: inspect.BoundArguments
+    ) -> Outputs:
+        if visit is None:
+            raise RefusedError(Refusal("no_key", "the engine serves requests of tenants only"))
+        # Pooling has one result for each call.
+        weight = getattr(call.arguments.get("sampling_params"), "n", 1)
+        with visit.running(call.arguments.get("priority", 0), weight) as granted:
+            if isinstance(granted, Refusal):
+                raise RefusedError(granted)
+            call.arguments["priority"] = granted
+            # Closed with this one, so that a request that nobody reads is aborted at once.
+            async with contextlib.aclosing(original(*call.args, **call.kwargs)) as outputs:
+                async for output in outputs:
+                    yield output
+
+
+def enforce(client: Any) -> None:
+    """Let an engine's client serve admitted requests only, from now on; once for each client."""
+    if getattr(client, "priority_enforcement", None) is None:
+        client.priority_enforcement = Enforcement(client)
