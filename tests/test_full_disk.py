@@ -81,7 +81,8 @@ def test_no_room_for_the_numbers(run: Run) -> None:
     assert done.returncode == 0, done
     assert done.stderr.count("left out of /metrics") == 1
     assert "No space left on device" in done.stderr
-    assert "samples 0\nfiles []" in done.stdout, "a cut file is left, or half of the numbers"
+    # One says that no engine records.
+    assert "samples 1\nfiles []" in done.stdout, "a cut file is left, or half of the numbers"
 
 
 @pytest.mark.covers("Full disk", "eager")

@@ -32,6 +32,17 @@ def test_rows_are_found_again_and_apart(tmp_path: Path) -> None:
     assert row == second.row("new")
 
 
+def test_it_is_shared_when_its_name_is_gone(tmp_path: Path) -> None:
+    """As when somebody cleans the directory of temporary files."""
+    first, second = Table(tmp_path / "table"), Table(tmp_path / "table")
+    (tmp_path / "table").unlink()
+    with first.locked():
+        first.add(first.row("a"), 2, 5)
+    with second.locked():
+        second.add(second.row("a"), 2, 1)
+    assert first.counts("a") == second.counts("a") == (0, 0, 6, *(0,) * (COUNTS - 3))
+
+
 def test_a_full_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CAPACITY", 4)
     table = Table()

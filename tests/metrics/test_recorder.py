@@ -115,6 +115,7 @@ def test_each_number_lands_where_it_belongs(scrape: Scrape) -> None:
     recorder.finished(1, "abort", 0.3, None)
     nonzero = {k: v for k, v in scrape().items() if v and "_seconds" not in k[0]}
     assert nonzero == {
+        ("qllm_recording_engines", ()): 1,
         ("qllm_requests_running", (("class", "interactive"),)): 4,
         ("qllm_requests_waiting", (("class", "batch"),)): 7,
         ("qllm_requests_suspended", (("class", "standard"),)): 2,
@@ -167,7 +168,7 @@ def test_engines_are_summed(scrape: Scrape) -> None:
 
 def test_before_an_engine_records_there_are_names_and_no_samples(scrape: Scrape) -> None:
     text = generate_latest(scrape.registry).decode()
-    assert scrape() == {}
+    assert scrape() == {("qllm_recording_engines", ()): 0}
     for metric in METRICS:
         assert f"# TYPE {metric.name} {metric.kind}" in text
 

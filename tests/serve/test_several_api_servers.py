@@ -12,6 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from tests.serve import cleaned
 from tests.serve.server import MODEL, STRICT, serve
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -50,6 +51,20 @@ def test_both_know_the_policy_and_nothing_is_left(
             (engine,) = json.loads(server.get("/qllm/timeline?seconds=600"))["engines"]
             ends = [e["tokens"] for e in engine["events"] if e["kind"] == "request_finished"]
             assert ends == [2] * 8
+        # Nor is anything lost when somebody cleans the directory of temporary files.
+        before = server.samples()
+        cleaned.clean(temporary)
+        for n in range(1, 5):
+            client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+            client.completions.create(
+                model=MODEL, prompt="hi", max_tokens=2, extra_body={"service_tier": "flex"}
+            )
+            client.close()
+            after = server.samples()
+            assert after.keys() >= before.keys() and after[key] == 16 + 2 * n
+            (engine,) = json.loads(server.get("/qllm/timeline?seconds=600"))["engines"]
+            assert sum(e["kind"] == "request_finished" for e in engine["events"]) == 8 + n
+        assert "vLLM's own metrics are gone" in server.log.read_text()
         # One that is being answered must not keep the server alive.
         busy = threading.Thread(target=_ask_for_much, args=(server.url,), daemon=True)
         busy.start()

@@ -7,6 +7,7 @@ suspend the next one, which may be the urgent request's own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -41,7 +42,8 @@ def _created() -> shared_memory.SharedMemory:
 
 def _remove(memory: shared_memory.SharedMemory, owner: int) -> None:
     if os.getpid() == owner:  # a forked child inherits exit handlers
-        memory.unlink()
+        with contextlib.suppress(FileNotFoundError):  # somebody has cleaned /dev/shm
+            memory.unlink()
 
 
 class Flag:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -12,6 +13,8 @@ from prometheus_client.utils import floatToGoString
 
 from vllm_qllm.metrics.names import Metric
 from vllm_qllm.metrics.stores import Stores
+
+logger = logging.getLogger("vllm.qllm")
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -33,14 +36,21 @@ class PriorityCollector(Collector):
     def __init__(self, classes: Sequence[str], prefix: str) -> None:
         self._stores = Stores(classes, prefix)
         self._layout = self._stores.layout
+        self._complained = False
 
     def describe(self) -> Iterator[Family]:
         """The families without samples: registering must not depend on an engine that runs."""
-        return map(self._family, self._layout.metrics)
+        yield _engines()
+        yield from map(self._family, self._layout.metrics)
 
     def collect(self) -> Iterator[Family]:
         """The families as they are now; without samples while no engine has begun to record."""
-        slots = self._stores.read()
+        engines = self._stores.each()
+        if not engines and not self._complained:
+            self._complained = True
+            logger.error("Metrics of priority classes are empty: no engine records any here.")
+        slots = [sum(numbers) for numbers in zip(*engines, strict=True)] if engines else None
+        yield _engines(len(engines))
         for metric in self._layout.metrics:
             family = self._family(metric)
             if slots is not None:
@@ -62,3 +72,9 @@ class PriorityCollector(Collector):
             family.add_metric(values, list(zip(bounds, counts, strict=True)), sum_value=slots[-1])
         else:
             family.add_metric(values, slots[0])
+
+
+def _engines(number: int | None = None) -> GaugeMetricFamily:
+    """What to alert on: without an engine that records all others are without samples."""
+    text = "Engines whose numbers these metrics are the sums of."
+    return GaugeMetricFamily("qllm_recording_engines", text, value=number)

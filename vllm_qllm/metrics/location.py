@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 from vllm_qllm.config import PriorityConfig
@@ -92,12 +91,6 @@ def beside(name: str) -> str | None:
     """Path of another file that all processes of this server share; None: there is no place."""
     prefix = os.environ.get(VARIABLE)
     return os.path.join(os.path.dirname(prefix), name) if prefix else None
-
-
-def stores(prefix: str) -> list[Path]:
-    """The stores that exist now."""
-    path = Path(prefix)
-    return sorted(p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit())
 
 
 def _remove(directory: str, owner: int) -> None:

@@ -49,12 +49,14 @@ class PulseReader:
     """The side of whoever wants to know.
 
     Args:
-        path: of the file, which may come to exist later.
+        path: of the file, which may come to exist later. Once it does, it is held open, so that it
+            does not matter who removes its name.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._map: mmap.mmap | None = None
+        self.read()
 
     def read(self) -> tuple[float, bool]:
         """When the last beat was, 0 before the first one, and whether there was work left then."""

@@ -68,7 +68,7 @@ def read(layout: Layout, path: str | Path) -> list[float] | None:
         with Path(path).open("rb") as file:
             if file.read(HEADER.size) != _header(layout) or file.seek(0, os.SEEK_END) != size:
                 raise LayoutMismatch(
-                    f"the metrics in {path} are not those of classes {', '.join(layout.classes)}; "
+                    f"the metrics are not those of classes {', '.join(layout.classes)}; "
                     "were they written by another version or with another configuration?"
                 )
             # Mapped, not read: a slot is then loaded in one piece, as it was stored.

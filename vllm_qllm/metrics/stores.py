@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from operator import add
+from pathlib import Path
 
-from vllm_qllm.metrics import location
+from vllm_qllm.metrics.kept import kept
 from vllm_qllm.metrics.layout import Layout
 from vllm_qllm.metrics.store import LayoutMismatch, read
 
@@ -19,7 +19,8 @@ class Stores:
 
     Args:
         classes: class names, most urgent first.
-        prefix: of the stores, which are ``<prefix>.<engine index>``.
+        prefix: of the stores, which are ``<prefix>.<engine index>``. Those that are there once are
+            read ever after, whoever removes their names.
 
     Attributes:
         layout: what stands where.
@@ -27,22 +28,28 @@ class Stores:
 
     def __init__(self, classes: Sequence[str], prefix: str) -> None:
         self.layout = Layout(classes)
-        self._prefix = prefix
+        self._name = Path(prefix).name
+        self._kept = kept(Path(prefix).parent)
         self._complained = False
 
     def read(self) -> list[float] | None:
         """All slots as they are now; None while no engine has begun to record."""
-        total: list[float] | None = None
-        for path in location.stores(self._prefix):
+        engines = self.each()
+        return [sum(numbers) for numbers in zip(*engines, strict=True)] if engines else None
+
+    def each(self) -> list[list[float]]:
+        """The slots of every engine that records."""
+        engines = []
+        for index, path in self._kept.named(self._name).items():
             try:
                 slots = read(self.layout, path)
             except LayoutMismatch as error:
                 # The server's other metrics must stay readable.
                 if not self._complained:
-                    logger.error("Left out of /metrics: %s", error)
+                    name = f"{self._name}.{index}"
+                    logger.error("%s is left out of /metrics: %s", name, error)
                 self._complained = True
                 continue
-            if slots is None:
-                continue
-            total = slots if total is None else list(map(add, total, slots))
-        return total
+            if slots is not None:
+                engines.append(slots)
+        return engines

@@ -27,6 +27,16 @@ def _multiprocess_collect(original: Callable[..., Any]) -> Callable[..., Any]:
     return collect
 
 
+def _multiprocess_init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self: Any, registry: Any, path: Any = None) -> None:
+        from vllm_qllm.metrics.multiprocess import restore
+
+        restore(path)
+        original(self, registry, path)
+
+    return __init__
+
+
 def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         from vllm_qllm.api.serving import teach
@@ -63,6 +73,14 @@ HTTP = (
         ("self",),
         "the same with several API servers",
         _multiprocess_collect,
+    ),
+    Seam(
+        "prometheus_client.multiprocess",
+        "MultiProcessCollector",
+        "__init__",
+        ("self", "registry", "path"),
+        "metrics of classes outlive the removal of the directory of vLLM's own",
+        _multiprocess_init,
     ),
     Seam(
         "vllm.entrypoints.generate.base.serving",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vllm_qllm.metrics.kept import kept
 from vllm_qllm.timeline import location, window
-from vllm_qllm.timeline.ring import Record, Rows, read, records
+from vllm_qllm.timeline.ring import NoRing, Record, Rows, read, records
 
 FORMAT, VERSION = "vllm-qllm timeline", 1
 # Events that are written down at once, in some tenths of a millisecond.
@@ -48,10 +49,13 @@ class Parts:
 
     def __init__(self, prefix: str, seconds: float, after: int = 0) -> None:
         self._head = {"format": FORMAT, "version": VERSION, "seconds": seconds}
-        self._engines = [
-            engine(path, seconds, index=int(path.suffix[1:]), after=after)
-            for path in location.rings(prefix)
-        ]
+        files = kept(Path(prefix).parent)  # which stay open until all are read
+        self._engines = []
+        for index, path in files.named(location.NAME).items():
+            try:
+                self._engines.append(engine(path, seconds, index=index, after=after))
+            except NoRing as error:
+                raise NoRing(f"{location.NAME}.{index} {error}") from error
 
     def __iter__(self) -> Iterator[bytes]:
         yield f'{json.dumps(self._head)[:-1]}, "engines": ['.encode()

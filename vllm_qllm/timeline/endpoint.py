@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
 from starlette.responses import JSONResponse, Response
 
 from vllm_qllm.api.readers import RETRY, Readers, TooManyReaders, written
+from vllm_qllm.metrics.kept import kept
 from vllm_qllm.timeline.document import Parts
 from vllm_qllm.timeline.ring import NoRing
 
@@ -55,6 +57,7 @@ class TimelineEndpoint:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._kept = kept(Path(prefix).parent)  # while the server runs
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the route."""
@@ -80,4 +83,5 @@ class TimelineEndpoint:
             return Response(text, media_type="application/json")
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        """Nothing: what is asked for is in files."""
+        """Open the files, whose names may be gone when somebody asks."""
+        self._kept.look()

@@ -40,7 +40,7 @@ Rows = npt.NDArray[np.void]
 
 
 class NoRing(RuntimeError):
-    """The file is not a ring of this version."""
+    """The file is not a ring of this version; the message goes on after its name."""
 
 
 class Record(NamedTuple):
@@ -148,13 +148,13 @@ def read(path: str | Path, after: int = 0) -> Contents:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # an empty file
-            raise NoRing(f"{path} is empty") from error
+            raise NoRing("is empty") from error
     with mapped:
         head = mapped[: HEADER.size].ljust(HEADER.size, b"\0")
         magic, capacity, written, length = HEADER.unpack(head)
         start = HEADER.size + DESCRIPTION
         if magic != MAGIC or len(mapped) != start + capacity * RECORD.size:
-            raise NoRing(f"{path} is no timeline of this version")
+            raise NoRing("is no timeline of this version")
         description = json.loads(mapped[HEADER.size : HEADER.size + length])
         # Record n is in slot n - 1, modulo the capacity: what is wanted wraps around once.
         number = min(written, max(after, written - capacity))

@@ -216,6 +216,9 @@ METRICS = (
         signature(
             "collect", "seams.http:_multiprocess_collect", "Our families are added to its own."
         ),
+        signature(
+            "__init__", "seams.http:_multiprocess_init", "It refuses a directory that is missing."
+        ),
     ),
 )
 
