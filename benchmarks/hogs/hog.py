@@ -11,7 +11,8 @@ from benchmarks.record import BE
 from benchmarks.server import SERVED_NAME
 from benchmarks.systems import LOWER_FIRST
 
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
+TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
 MODEL = {"model": SERVED_NAME}
 # Prepared beside those that are sent at once.
 REPEATS = 6
@@ -80,6 +81,14 @@ def parts(count: int, number: int) -> list[dict[str, str]]:
     return [{"type": "text", "text": f"{number}"}] * count
 
 
+# A request to each path that costs next to nothing.
+SMALL: dict[str, dict[str, Any]] = {
+    COMPLETIONS: completion(),
+    CHAT: LESS_URGENT | {"messages": [{"role": "user", "content": "a"}], "max_tokens": 8},
+    RESPONSES: LESS_URGENT | {"input": [{"role": "user", "content": "a"}], "max_output_tokens": 8},
+    TOKENIZE: MODEL | {"prompt": "a"},
+    DETOKENIZE: MODEL | {"tokens": [97]},
+}
 TEXT = "The quick brown fox jumps over the lazy dog. " * (8_000_000 // 45)
 CUBIC = 'root ::= s\ns ::= s s | s s s | "a" | "b"'
 
@@ -138,9 +147,9 @@ HOGS = {
         COMPLETIONS,
         lambda n: completion(f"{n} {TEXT}", truncate_prompt_tokens=16),
     ),
-    "tokenize": Hog("/tokenize of 8 MB", "/tokenize", lambda n: MODEL | {"prompt": f"{n} {TEXT}"}),
+    "tokenize": Hog("/tokenize of 8 MB", TOKENIZE, lambda n: MODEL | {"prompt": f"{n} {TEXT}"}),
     "detokenize": Hog(
-        "/detokenize of 2 M ids", "/detokenize", lambda n: MODEL | {"tokens": [97 + n % 7] * 2**21}
+        "/detokenize of 2 M ids", DETOKENIZE, lambda n: MODEL | {"tokens": [97 + n % 7] * 2**21}
     ),
     "messages": Hog(
         "60,000 chat messages",
@@ -170,7 +179,7 @@ HOGS = {
     ),
     "responses-fit": Hog(
         "10 responses to 1,050 items at once",
-        "/v1/responses",
+        RESPONSES,
         lambda n: LESS_URGENT | {"input": [{"role": "user", "content": f"{n}"}] * 1_050},
         copies=10,
     ),
@@ -188,13 +197,13 @@ HOGS = {
     ),
     "tokenize-fit": Hog(
         "20 times /tokenize of 256 KiB at once",
-        "/tokenize",
+        TOKENIZE,
         lambda n: MODEL | {"prompt": f"{n:02} {TEXT}"[: 2**18]},
         copies=20,
     ),
     "detokenize-fit": Hog(
         "20 times /detokenize of 256 Ki ids at once",
-        "/detokenize",
+        DETOKENIZE,
         lambda n: MODEL | {"tokens": [97 + n % 7] * 2**18},
         copies=20,
     ),

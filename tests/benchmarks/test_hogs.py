@@ -6,11 +6,11 @@ import json
 import pytest
 
 from benchmarks.hogs import urgent
-from benchmarks.hogs.hog import HOGS, Hog
+from benchmarks.hogs.hog import DETOKENIZE, HOGS, SMALL, TOKENIZE, Hog
 from benchmarks.record import BE, LS
 from benchmarks.systems import LOWER_FIRST
 
-CLASSLESS = ("/tokenize", "/detokenize")
+CLASSLESS = (TOKENIZE, DETOKENIZE)
 
 
 @pytest.mark.parametrize("name", HOGS)
@@ -22,6 +22,7 @@ def test_a_hog_is_less_urgent_and_its_first_requests_are_ready(name: str) -> Non
     assert asked == (None if hog.path in CLASSLESS else LOWER_FIRST[BE])
     assert hog.bytes_of(0) != hog.bytes_of(1)
     assert hog.beside in urgent.KINDS
+    assert hog.path in SMALL
 
 
 @pytest.mark.parametrize("kind", urgent.KINDS)
