@@ -120,7 +120,7 @@ async def _send(
         data = hog.bytes_of(next(numbers))
         outcome = "unanswered"
         try:
-            # As a file: aiohttp writes bytes at once, and its loop, which times others, stands still.
+            # As a file: aiohttp writes bytes at once, and its loop, which times others, waits.
             async with session.post(url, data=io.BytesIO(data), headers=headers) as answer:
                 await answer.read()
                 outcome = str(answer.status)
