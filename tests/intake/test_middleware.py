@@ -108,9 +108,17 @@ def test_the_limit_fits_and_one_more_is_refused(
     assert str(limit) in refused.text and name in refused.text
 
 
-def test_what_comes_after_the_limit_is_not_read() -> None:
-    client = sent(Client(*pieces(b'""' * ITEMS * 50)))
+def test_what_comes_after_the_limit_of_bytes_is_not_read() -> None:
+    client = sent(Client(*pieces(b" " * (2 * BYTES))))
     assert client.status == 413 and client.left > 10
+    assert (b"connection", b"close") in client.sent[0]["headers"]
+
+
+def test_what_comes_after_the_limit_of_items_is_dropped_so_that_the_answer_is_seen() -> None:
+    client = sent(Client(*pieces(b'""' * ITEMS * 10)))
+    assert client.status == 413 and client.left == 0
+    assert "max_body_items" in client.text
+    assert (b"connection", b"close") not in client.sent[0]["headers"]
 
 
 def test_an_announced_length_is_believed() -> None:

@@ -45,7 +45,7 @@ class IntakeMiddleware:
         if not await body.read(receive):
             return  # the client has gone
         if body.refusal is not None:
-            await _answer(body.refusal, scope, receive, send)
+            await _answer(body, body.refusal, scope, receive, send)
             return
         served = Passage(limits, len(limits.classes) - 1)
         token = passage.set(served)
@@ -75,6 +75,7 @@ class _Body:
         self._size = JsonSize()
         self._messages: list[Message] = []
         self.refusal: Refusal | None = None
+        self.is_too_long = False
         announced = headers.get("content-length", "")
         if announced.isdecimal():
             self._check_bytes(int(announced[:20]))  # int() refuses thousands of digits
@@ -84,13 +85,20 @@ class _Body:
         return self._size.length <= SMALL_BYTES and self._size.items <= SMALL_ITEMS
 
     async def read(self, receive: Receive) -> bool:
-        """Keep the whole body, or find out why it is refused; False when the client went away."""
-        while self.refusal is None:
+        """Keep the whole body, or find out why it is refused; False when the client went away.
+
+        What follows the limit of items is received and dropped, as a client that still sends may
+        never see an answer; what follows the limit of bytes is not.
+        """
+        while not self.is_too_long:
             message = await receive()
             if message["type"] != "http.request":
                 return False
-            self._messages.append(message)
             self._count(message.get("body", b""))
+            if self.refusal is None:
+                self._messages.append(message)
+            else:
+                self._messages.clear()
             if not message.get("more_body", False):
                 break
         return True
@@ -107,7 +115,7 @@ class _Body:
         return received
 
     def _count(self, piece: bytes) -> None:
-        if self._counts:
+        if self._counts and self.refusal is None:
             self._size.feed(piece)
         else:
             self._size.length += len(piece)
@@ -124,7 +132,7 @@ class _Body:
         most = self._most_bytes
         if count > most:
             text = f"the body has {count} bytes; allowed: {most} (max_body_bytes)"
-            self.refusal = Refusal("body", text)
+            self.refusal, self.is_too_long = Refusal("body", text), True
 
 
 @contextlib.asynccontextmanager
@@ -150,10 +158,12 @@ def _noticed(served: Passage, send: Send) -> Send:
     return noticed
 
 
-async def _answer(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer(
+    body: _Body, refusal: Refusal, scope: Scope, receive: Receive, send: Send
+) -> None:
     visit = scope.get(SCOPE_KEY)
     if isinstance(visit, Visit):
         visit.refuse(refusal)  # counted and written down as its other ones are
-    headers = {"Connection": "close"}  # the rest of the body is not read
+    headers = {"Connection": "close"} if body.is_too_long else {}
     response = JSONResponse(refusal.body_at(scope["path"]), refusal.status, headers=headers)
     await response(scope, receive, send)
