@@ -16,6 +16,15 @@ def sequences(request: Any, handler: Any = None) -> int:
         handler: of the request; only that of decisions is asked.
 
     Raises:
+        VLLMValidationError: as :func:`of_a_prompt`.
+    """
+    return max(1, _prompts(request, handler)) * of_a_prompt(request)
+
+
+def of_a_prompt(request: Any) -> int:
+    """``n``, wherever an API has it.
+
+    Raises:
         VLLMValidationError: an ``n`` that vLLM refuses, with its words.
     """
     n = declared(request, "n")
@@ -23,7 +32,7 @@ def sequences(request: Any, handler: Any = None) -> int:
         n = getattr(declared(request, "sampling_params"), "n", 1)
     # It refuses what it would refuse later, when the request is counted.
     SamplingParams(n=n)
-    return max(1, _prompts(request, handler)) * int(n)
+    return int(n)
 
 
 def declared(request: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ from vllm_qllm.access.route import path_of
 from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import draining, tier
 from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
-from vllm_qllm.api.sequences import declared, sequences
+from vllm_qllm.api.sequences import declared, of_a_prompt, sequences
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.intake.passage import passage
 
@@ -98,8 +98,7 @@ def _classed(handler: Any, rank: int, request: Any) -> None:
         return
     served.classed(rank)
     count = sequences(request, handler)
-    n = int(declared(request, "n") or 1)
-    if problem := served.limits.sequences_problem(rank, count, n):
+    if problem := served.limits.sequences_problem(rank, count, of_a_prompt(request)):
         raise VLLMValidationError(problem, parameter="n", value=count)
 
 
