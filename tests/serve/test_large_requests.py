@@ -58,17 +58,6 @@ COUNTED = {
     "tokenize": ("/tokenize", lambda n: {"model": MODEL, "prompt": "a" * n}, CHARS, "characters"),
     "detokenize": ("/detokenize", lambda n: {"model": MODEL, "tokens": [97] * n}, CHARS, "ids"),
     "n": ("/v1/completions", lambda n: completion(5, n=n, temperature=1), N, "n is"),
-    "n of ids": (
-        "/inference/v1/generate",
-        lambda n: {
-            "model": MODEL,
-            "token_ids": [97],
-            "sampling_params": {"n": n, "max_tokens": 1, "temperature": 1},
-            "priority": 5,
-        },
-        N,
-        "n is",
-    ),
     "prompts": (
         "/v1/completions",
         lambda n: completion(5, prompt=[[97]] * (n // 4), n=4, temperature=1),
