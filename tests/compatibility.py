@@ -50,6 +50,7 @@ SECTIONS = {
         "Chat completions",
         "Completions",
         "Responses",
+        "Messages (Anthropic)",
         "Streaming",
         "n > 1",
         "Logprobs",

@@ -43,10 +43,14 @@ def test_requests_are_best_effort_unless_they_say(tmp_path: Path) -> None:
         CHAT | {"custom_id": "b", "body": {"service_tier": "priority"}},
         CHAT | {"custom_id": "c", "body": {"priority": 0}},
         CHAT | {"custom_id": "d", "url": "/v1/embeddings", "body": {"input": "hi"}},
+        CHAT | {"custom_id": "e", "body": {"extra_body": {"service_tier": "priority"}}},
+        CHAT | {"custom_id": "f", "body": {"extra_body": {"priority": 0}, "service_tier": None}},
+        CHAT | {"custom_id": "g", "url": "/v1/messages", "body": {"service_tier": None}},
     ]
     bodies = [json.loads(r.data) for r in requests(written(tmp_path / "in", *lines))]
     assert bodies[0] == {"n": 1, "service_tier": "flex"}
-    assert bodies[1:] == [line["body"] for line in lines[1:]]
+    assert bodies[-1] == {"service_tier": "flex"}
+    assert bodies[1:-1] == [line["body"] for line in lines[1:-1]]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     *(
         ("progress_cap", {"progress_cap": v}, v, "at most 1")
-        for v in ("1", None, True, NAN, 0, -1, 1.01)
+        for v in ("1", "no_class", None, True, NAN, 0, -1, 1.01)
     ),
     *(
         ("timeline", {"timeline": v}, v, "1048576")
@@ -79,11 +79,11 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     *(
         ("classes[a].max_wait_ms", classes(max_wait_ms=v), v, "3600000")
-        for v in ("1", None, True, NAN, INF, 0, -1, 3_600_001)
+        for v in ("1", "no_class", None, True, NAN, INF, 0, -1, 3_600_001)
     ),
     *(
         ("classes[a].slice_ms", classes(slice_ms=v), v, "60000")
-        for v in ("1", None, True, NAN, INF, 0, -1, 60_001)
+        for v in ("1", "no_class", None, True, NAN, INF, 0, -1, 60_001)
     ),
     *(
         ("classes[a].slo_ttft_ms", classes(slo_ttft_ms=v), v, "250, 375, 500")
@@ -115,11 +115,14 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     *(("tenants", {"tenants": v}, v, "path") for v in ("", 3, True, [], {}, "a\0b")),
     ("field", {"polcy": "strict"}, "polcy", "policy"),
     ("classes[] field", classes(max_prio=3), "max_prio", "max_priority"),
-    ("service_tiers", {"service_tiers": {"gold": 1}}, "gold", "flex"),
+    *(
+        ("service_tiers", {"service_tiers": {name: 1}}, name, "flex")
+        for name in ("", "a b", "**", "-a", "x" * 64, "gold\n", "ä")
+    ),
     *(("service_tiers", {"service_tiers": v}, v, "object") for v in (None, [], "flex", 3)),
     *(
         ("service_tiers.flex", {"service_tiers": {"flex": v}}, v, "integer")
-        for v in ("1", None, True, 1.0, NAN, INT64_MAX + 1, INT64_MIN - 1)
+        for v in ("1", "no_class", None, True, 1.0, NAN, INT64_MAX + 1, INT64_MIN - 1)
     ),
 ]  # fmt: skip
 

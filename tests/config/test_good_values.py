@@ -206,3 +206,22 @@ def test_text_that_is_no_configuration(text: str) -> None:
         PriorityConfig.load(text, "strict")
     except ConfigError as error:
         assert str(error)
+
+
+def test_tiers_of_ones_own_have_a_priority_or_a_class() -> None:
+    data = {
+        "classes": [
+            {"name": "chat", "max_priority": 0},
+            {"name": "agent", "max_priority": 9},
+            {"name": "batch"},
+        ],
+        "service_tiers": {"bulk": "batch", "gold": -5, "scale": "chat", "fast": "agent"},
+    }
+    config = PriorityConfig.from_dict(data)
+    known = {"bulk": 10, "gold": -5, "scale": 0, "fast": 1, "ultrafast": -2, "standard_only": 0}
+    assert {tier: config.tier_priority(tier) for tier in known} == known
+    assert config.tier_priority("cheap") is None and config.tier_priority(["flex"]) is None
+    data["service_tiers"] = {"*": "batch"}
+    config = PriorityConfig.from_dict(data)
+    assert config.tier_priority("cheap") == 10 and config.tier_priority("fast") == -2
+    assert PriorityConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -71,6 +71,7 @@ NOT_OF_VLLM = {
     "hexdigest",  # of hashlib
     "cudaHostUnregister",  # of torch, built for CUDA
     *("model_validate", "scope", "url"),  # of pydantic and starlette
+    *("annotation", "body_field", "field_info"),  # of pydantic and fastapi
     *("apply_defaults", "bind"),  # of inspect
     *("st_ino", "st_mtime_ns", "st_size"),  # of os.stat_result
     *("matches", "routes"),  # of starlette.routing

@@ -94,7 +94,7 @@ def test_classes_keys_and_tiers_mean_what_they_do_on_one_server(on_ray: RayFleet
 
 def test_refusals_come_through(on_ray: RayFleet) -> None:
     assert post(on_ray, key="nobody").status_code == 401
-    wrong = post(on_ray, service_tier="gold")
+    wrong = post(on_ray, service_tier="flex", extra_body={"service_tier": "gold"})
     assert wrong.status_code == 400 and "gold" in wrong.json()["error"]["message"]
     # One a replica, as each counts for itself.
     answers = [post(on_ray, key="few") for _ in range(3)]

@@ -99,10 +99,9 @@ def test_it_serves_strict_with_the_plugin_off(
     with serve(tiny_model, tmp_path / "log", *STRICT, *options) as server:
         asyncio.run(suspend_and_compare(server, stock))
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        wrong = {"service_tier": "flex", "extra_body": {"service_tier": "cheap"}}
         with pytest.raises(openai.BadRequestError, match="service_tier is 'cheap'"):
-            client.completions.create(
-                model=MODEL, prompt="hi", max_tokens=2, extra_body={"service_tier": "cheap"}
-            )
+            client.completions.create(model=MODEL, prompt="hi", max_tokens=2, extra_body=wrong)
         # More than one step's tokens: without the seam in sample_tokens the engine dies of it.
         seeded = client.completions.create(
             model=MODEL, prompt=SLOW[0], max_tokens=2, seed=5, extra_body={"ignore_eos": True}

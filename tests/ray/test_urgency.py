@@ -27,6 +27,10 @@ ASKED: list[tuple[Any, str | None, int]] = [
     ({"service_tier": "flex", "priority": -1}, None, 0),
     # What a server answers with 400.
     ({"service_tier": "gold"}, None, 0),
+    ({"extra_body": {"priority": 5}}, None, 1),
+    ({"extra_body": {"service_tier": "flex"}}, None, 1),
+    ({"extra_body": {"priority": 5}, "priority": 0}, None, 0),
+    ({"priority": None, "service_tier": "flex"}, None, 1),
     ({"service_tier": ["flex"]}, None, 0),
     ({"priority": "high"}, None, 0),
     ({"priority": 1.5}, None, 0),

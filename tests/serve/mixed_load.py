@@ -29,7 +29,7 @@ SAYS: dict[str, list[tuple[Json, dict[str, str]]]] = {
     BE: [({"priority": 7}, {}), ({"service_tier": "flex"}, {}), ({}, {"X-Vllm-Priority": "1"})],
 }
 REFUSED: list[Json] = [
-    {"service_tier": "cheap"},
+    {"priority": 1, "extra_body": {"priority": 2}},
     {"priority": "high"},
     {"priority": 2**63},
     {"max_tokens": -1},

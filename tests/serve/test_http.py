@@ -62,6 +62,17 @@ CLASS_OF = [
     ({"extra_body": {"priority": INT64_MIN}}, LS),
     ({"extra_headers": {"X-Vllm-Priority": "5"}, "service_tier": "priority"}, BE),
     ({"extra_headers": {"X-Vllm-Priority": "-5"}, "extra_body": {"priority": 9}}, LS),
+    ({"service_tier": "fast"}, LS),
+    # A tier that nobody knows, and a field that nobody reads, ask for nothing.
+    ({"service_tier": "cheap"}, LS),
+    ({"service_tier": 5}, LS),
+    ({"metadata": {"priority": "10"}}, LS),
+    # The SDK sends what it gets as extra_body at the top: this one is a field of the JSON.
+    ({"extra_body": {"extra_body": {"priority": 10}}}, BE),
+    ({"extra_body": {"extra_body": {"service_tier": "flex"}}}, BE),
+    ({"extra_body": {"extra_body": {"priority": 10}, "priority": 10}}, BE),
+    # vLLM itself runs its beams with priority 0.
+    ({"service_tier": "flex", "extra_body": {"use_beam_search": True, "n": 2}}, BE),
 ]
 
 
@@ -71,7 +82,22 @@ CLASS_OF = [
 def test_the_class_of_a_chat(server: Server, client: openai.OpenAI, fields: Any, cls: str) -> None:
     before = ended(server)
     chat(client, **fields)
-    wait_for(server, before, cls)
+    if "use_beam_search" in str(fields):
+        wait_for(server, before, cls, count=7)  # of two beams and four tokens; they begin as one
+    else:
+        wait_for(server, before, cls)
+
+
+def test_what_is_not_read_is_told_once(server: Server, client: openai.OpenAI) -> None:
+    for _ in range(2):
+        chat(client, extra_body={"nvext": {"agent_hints": {"priority": 5}}})
+    log = server.log.read_text(errors="replace")
+    assert log.count("names nvext.agent_hints.priority, which is not read") == 1
+    chat(client, service_tier="flex")
+    for _ in range(2):
+        chat(client)
+    log = server.log.read_text(errors="replace")
+    assert log.count(f"while others do: it is served in the class {LS}") == 1
 
 
 @pytest.mark.covers("service_tier", "eager")
@@ -124,12 +150,22 @@ def test_a_client_that_goes_away_is_an_abort(server: Server, client: openai.Open
     assert server.samples()[key] == aborts + 1
 
 
-TIERS = ["priority, scale, auto, default, flex"]
 RANGE = [str(INT64_MIN), str(INT64_MAX)]
 # Fields of a request, the field that the answer names, the value it shows, what it allows.
 REFUSED = [
-    ({"service_tier": "cheap"}, "service_tier", "cheap", TIERS),
-    ({"service_tier": 5}, "service_tier", "5", TIERS),
+    (
+        {"extra_body": {"priority": 1, "extra_body": {"priority": 2}}},
+        "priority",
+        "2",
+        ["priority is 1"],
+    ),
+    (
+        {"service_tier": "auto", "extra_body": {"extra_body": {"service_tier": "flex"}}},
+        "service_tier",
+        "flex",
+        ["service_tier is 'auto'", "extra_body.service_tier"],
+    ),
+    ({"extra_body": {"extra_body": {"priority": "high"}}}, "priority", "high", RANGE),
     ({"extra_headers": {"X-Vllm-Priority": "urgent"}}, "X-Vllm-Priority", "urgent", RANGE),
     ({"extra_headers": {"X-Vllm-Priority": "1.5"}}, "X-Vllm-Priority", "1.5", RANGE),
     (
@@ -143,12 +179,6 @@ REFUSED = [
     ({"extra_body": {"priority": None}}, "priority", "None", ["valid integer"]),
     ({"extra_body": {"priority": INT64_MAX + 1}}, "priority", str(INT64_MAX + 1), RANGE[1:]),
     ({"extra_body": {"priority": INT64_MIN - 1}}, "priority", str(INT64_MIN - 1), RANGE[:1]),
-    (
-        {"service_tier": "flex", "extra_body": {"use_beam_search": True, "n": 2}},
-        "service_tier",
-        "flex",
-        ["use_beam_search"],
-    ),
 ]
 
 

@@ -21,8 +21,10 @@ LINES: list[tuple[dict[str, Any], str | None]] = [
     ({"service_tier": "priority"}, "priority"),
     ({"priority": 7}, "flex"),
     ({"priority": -7, "service_tier": "flex"}, "default"),
-    ({"service_tier": "cheap"}, None),
-    ({"service_tier": "flex", "use_beam_search": True, "n": 2}, None),
+    ({"service_tier": "cheap"}, "default"),
+    ({"extra_body": {"priority": 7}}, "flex"),
+    ({"extra_body": {"service_tier": "flex"}}, "flex"),
+    ({"priority": 1, "extra_body": {"priority": 7}}, None),
 ]
 
 
@@ -50,7 +52,7 @@ def test_each_line_is_served_in_its_tier(tiny_model: Path, tmp_path: Path) -> No
     for (_, tier), answer in zip(LINES, lines, strict=True):
         if tier is None:
             assert answer["response"]["status_code"] == 400
-            assert answer["error"]["error"]["param"] == "service_tier"
+            assert answer["error"]["error"]["param"] == "extra_body.priority"
         else:
             assert answer["response"]["status_code"] == 200
             assert answer["response"]["body"]["service_tier"] == tier

@@ -8,6 +8,7 @@ import json
 import urllib.request
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -32,6 +33,24 @@ SERVED: list[tuple[dict[str, Any], str]] = [
     ({"priority": -5}, "default"),
     ({"priority": 5, "service_tier": "priority"}, "flex"),
     ({"priority": -5, "service_tier": "priority"}, "priority"),
+    ({"service_tier": "fast"}, "priority"),
+    ({"service_tier": "fast", "priority": 5}, "flex"),
+    ({"service_tier": "standard_only"}, "default"),
+    ({"service_tier": None}, "default"),
+    ({"extra_body": {"service_tier": "flex"}}, "flex"),
+    ({"extra_body": {"priority": 5}}, "flex"),
+]
+# What a message says, and its tier by the names of Anthropic's API.
+MESSAGES: list[tuple[dict[str, Any], str]] = [
+    ({}, "standard"),
+    ({"service_tier": "auto"}, "standard"),
+    ({"service_tier": "standard_only"}, "standard"),
+    ({"service_tier": "fast"}, "priority"),
+    ({"service_tier": "cheap"}, "standard"),
+    ({"service_tier": "flex"}, "batch"),
+    ({"priority": 5}, "batch"),
+    ({"priority": 5, "service_tier": "auto"}, "batch"),
+    ({"extra_body": {"priority": 5}}, "batch"),
 ]
 
 
@@ -59,6 +78,26 @@ def test_the_header_decides(server: Server) -> None:
         extra_headers={"X-Vllm-Priority": "5"},
     )
     assert answer.service_tier == "flex"
+
+
+@pytest.mark.covers("Messages (Anthropic)", "eager")
+def test_a_message_names_its_tier(server: Server) -> None:
+    body: Any = {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}]}
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        texts = set()
+        for fields, tier in MESSAGES:
+            greedy = {"temperature": 0} | fields
+            whole = client.messages.create(**body, extra_body=greedy)
+            with client.messages.stream(**body, extra_body=greedy) as stream:
+                started = next(event for event in stream if event.type == "message_start")
+                streamed = stream.get_final_message()
+            assert whole.usage.service_tier == started.message.usage.service_tier == tier, fields
+            assert whole.usage.output_tokens == streamed.usage.output_tokens
+            texts |= {whole.content[0].to_json(), streamed.content[0].to_json()}
+        assert len(texts) == 1
+        for fields in ({"priority": "high"}, {"priority": 1, "extra_body": {"priority": 2}}):
+            with pytest.raises(anthropic.BadRequestError, match="priority is"):
+                client.messages.create(**body, extra_body=fields)
 
 
 def test_what_is_made_of_chats_reads_the_chunks(server: Server) -> None:

@@ -17,6 +17,8 @@ from tests.serve.server import MODEL, STRICT, serve
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
+CONTRADICTS = {"service_tier": "flex", "extra_body": {"service_tier": "cheap"}}
+
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
@@ -42,7 +44,7 @@ def test_both_know_the_policy_and_nothing_is_left(
             )
             with pytest.raises(openai.BadRequestError, match="service_tier is 'cheap'"):
                 client.completions.create(
-                    model=MODEL, prompt="hi", max_tokens=2, extra_body={"service_tier": "cheap"}
+                    model=MODEL, prompt="hi", max_tokens=2, extra_body=CONTRADICTS
                 )
             client.close()
         key = 'qllm_generated_tokens_total{class="best_effort"}'

@@ -74,6 +74,8 @@ ASKED: list[tuple[str, dict[str, Any], str]] = [
     ("web", {"service_tier": "priority"}, "priority"),
     ("web", {"service_tier": "flex"}, "flex"),
     ("web", {"priority": -7}, "default"),
+    ("web", {"extra_body": {"service_tier": "flex"}}, "flex"),
+    ("web", {"service_tier": "fast"}, "priority"),
     ("jobs", {}, "flex"),
     ("jobs", {"service_tier": "auto"}, "flex"),
     ("jobs", {"service_tier": "flex"}, "flex"),
@@ -82,6 +84,8 @@ ASKED: list[tuple[str, dict[str, Any], str]] = [
     ("jobs", {"service_tier": "default"}, LS),
     ("jobs", {"service_tier": "priority"}, LS),
     ("jobs", {"priority": 0}, LS),
+    ("jobs", {"extra_body": {"priority": 0}}, LS),
+    ("jobs", {"service_tier": "fast"}, LS),
     ("jobs", {"priority": 0, "service_tier": "flex"}, LS),
     ("lowered", {}, "flex"),
     ("lowered", {"service_tier": "priority"}, "flex"),
@@ -133,10 +137,20 @@ def test_the_header_is_no_way_around(tenants: Tenants) -> None:
 
 def test_token_ids_are_no_way_around(tenants: Tenants) -> None:
     body = {"model": MODEL, "token_ids": [3, 4], "sampling_params": {"max_tokens": 1}}
-    for tenant, priority, status in (("jobs", 0, 403), ("jobs", 7, 200), ("web", -7, 200)):
+    said: list[tuple[str, dict[str, Any], int]] = [
+        ("jobs", {}, 200),
+        ("jobs", {"priority": 0}, 403),
+        ("jobs", {"priority": 7}, 200),
+        ("web", {"priority": -7}, 200),
+        ("jobs", {"service_tier": "flex"}, 200),
+        ("jobs", {"service_tier": "priority"}, 403),
+        ("jobs", {"extra_body": {"priority": 0}}, 403),
+        ("jobs", {"extra_body": {"priority": 0}, "priority": 7}, 400),
+    ]
+    for tenant, fields, status in said:
         with tenants.http(tenant) as client:
-            answer = client.post("/inference/v1/generate", json=body | {"priority": priority})
-        assert answer.status_code == status, answer.text
+            answer = client.post("/inference/v1/generate", json=body | fields)
+        assert answer.status_code == status, (tenant, fields, answer.text)
 
 
 @pytest.mark.covers("Generative scoring", "eager")
@@ -170,23 +184,32 @@ def test_scoring_is_no_way_around(tenants: Tenants) -> None:
 
 
 def test_beam_search_is_no_way_around(tenants: Tenants) -> None:
-    """vLLM runs it with priority 0 whatever it was given."""
+    """vLLM itself runs it with priority 0 whatever it was given."""
+    assert tenants.server is not None
     body = {"model": MODEL, "prompt": "hi", "max_tokens": 2, "use_beam_search": True, "n": 2}
-    statuses = {}
-    for tenant in ("jobs", "lowered"):
+    before = tenants.server.samples(f'qllm_requests_total{{class="{LS}"')
+    for tenant in ("jobs", "lowered", "modest"):
         with tenants.http(tenant) as client:
-            statuses[tenant] = client.post("/v1/completions", json=body).status_code
-    assert statuses == {"jobs": 400, "lowered": 400}
+            answer = client.post("/v1/completions", json=body)
+        assert (answer.status_code, answer.json()["service_tier"]) == (200, "flex")
+    assert tenants.server.samples(f'qllm_requests_total{{class="{LS}"') == before
 
 
 def test_anthropic_clients(tenants: Tenants) -> None:
-    def ask(key: str, **headers: str) -> Any:
+    def ask(key: str, body: Any = None, **headers: str) -> Any:
         client = anthropic.Anthropic(base_url=tenants.url, api_key=key, max_retries=0)
         return client.messages.create(
-            model=MODEL, messages=HELLO, max_tokens=2, extra_headers=headers
+            model=MODEL, messages=HELLO, max_tokens=2, extra_headers=headers, extra_body=body
         )
 
-    assert ask(tenants.keys["jobs"]).content
+    assert ask(tenants.keys["jobs"]).usage.service_tier == "batch"
+    assert ask(tenants.keys["modest"]).usage.service_tier == "batch"
+    assert ask(tenants.keys["web"], {"service_tier": "standard_only"}).usage.service_tier == (
+        "standard"
+    )
+    for body in ({"service_tier": "fast"}, {"priority": 0}, {"extra_body": {"priority": 0}}):
+        with pytest.raises(anthropic.PermissionDeniedError):
+            ask(tenants.keys["jobs"], body)
     with pytest.raises(anthropic.AuthenticationError) as unknown:
         ask("zyxwrongkey")
     assert unknown.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]

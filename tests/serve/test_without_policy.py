@@ -6,13 +6,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import httpx
 import openai
 import pytest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from tests.serve.answers import Json, assert_same, streamed, whole
 from tests.serve.features import BEAM_SEARCH, QUESTIONS
-from tests.serve.server import Server, serve
+from tests.serve.server import MODEL, Server, serve
+from tests.serve.test_fuzz import PATHS
+from vllm_qllm.config import ALIASES
 
 pytestmark = pytest.mark.server
 
@@ -63,6 +68,31 @@ def test_service_tier_is_left_as_vllm_has_it(plain: Server) -> None:
                 assert answer.tiers == {"auto"}
 
     asyncio.run(ask())
+
+
+# Generates, and has no priority in its description.
+ROUTES = PATHS | {
+    "/v1/messages": {"messages": CHAT["messages"], "max_tokens": 1},
+    "/invocations": {"prompt": "hi", "max_tokens": 1},
+}
+STRICT_TIERS = get_args(ResponsesRequest.model_fields["service_tier"].annotation)
+SAID = [*STRICT_TIERS, *ALIASES, "cheap", "", 5, ["flex"], None]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_no_tier_that_vllm_takes_is_refused(plain: Server, server: Server, path: str) -> None:
+    def statuses(one: Server) -> list[int]:
+        with httpx.Client(base_url=one.url, timeout=60) as client:
+            bodies = [{"model": MODEL} | ROUTES[path] | {"service_tier": tier} for tier in SAID]
+            return [client.post(path, json=body).status_code for body in bodies]
+
+    theirs = dict(zip(map(str, SAID), statuses(plain), strict=True))
+    assert {theirs[tier] for tier in STRICT_TIERS} == {200}
+    # A policy knows more names, and no tier at all.
+    more = dict.fromkeys([*ALIASES, "None"], 200)
+    assert dict(zip(map(str, SAID), statuses(server), strict=True)) == theirs | more
+    if path != "/v1/responses":
+        assert set(theirs.values()) == {200}
 
 
 def test_what_is_not_served_is_answered_alike(plain: Server, server: Server) -> None:

@@ -3,23 +3,33 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter, ValidationError
 from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
 from vllm.exceptions import VLLMValidationError
 
+from vllm_qllm.api.notices import NOTICES, shown
+from vllm_qllm.api.said import EXTRA, ContradictionError, Said, said_in
 from vllm_qllm.config import INT64_MAX, INT64_MIN, PriorityConfig
 
 ALLOWED = f"an integer from {INT64_MIN} to {INT64_MAX}, lower is more urgent"
+XARGS = "an object of strings, numbers, and lists of these"
+# As vLLM's own models take it.
+_PRIORITY = TypeAdapter(Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)])
 
 
-def _refuse(field: str, value: Any, allowed: str) -> VLLMValidationError:
-    shown = repr(value)
-    if len(shown) > 100:
-        shown = shown[:100] + "..."
+class UnclearError(VLLMValidationError):
+    """What a request says about its urgency cannot be understood: status 400."""
+
+
+def _refuse(field: str, value: Any, allowed: str) -> UnclearError:
     # vLLM answers it with status 400 and the field as "param".
-    return VLLMValidationError(f"{field} is {shown}; allowed: {allowed}", parameter=field)
+    return UnclearError(f"{field} is {shown(value)}; allowed: {allowed}", parameter=field)
 
 
 def _in_range(field: str, value: int) -> int:
@@ -35,62 +45,85 @@ def _from_header(value: str) -> int:
     return _in_range(PRIORITY_HEADER, int(value))
 
 
-def _from_tier(config: PriorityConfig, tier: Any) -> int:
-    if not isinstance(tier, str) or tier not in config.service_tiers:
-        raise _refuse("service_tier", tier, ", ".join(config.service_tiers))
-    return config.service_tiers[tier]
+def heard(request: Any, body: Mapping[str, Any]) -> Said:
+    """What a request says about its urgency, its priority a number; the request then says it, too.
+
+    A handler may get what another API's request was made into: what that names and the client did
+    not is taken back, and what got lost on the way is put in.
+
+    Args:
+        request: the parsed body, or what was made of it; a model of vLLM's.
+        body: as the client sent it.
+
+    Raises:
+        UnclearError: a field that cannot be understood, or two that contradict each other.
+    """
+    try:
+        said = said_in(body)
+    except ContradictionError as error:
+        place = f"{EXTRA}.{error.field}"
+        allowed = f"to say it once, or twice the same: {error.field} is {shown(error.top)}"
+        raise _refuse(place, error.extra, allowed) from error
+    named = request.model_fields_set
+    if said.priority is None:
+        named.discard("priority")
+    else:
+        said = replace(said, priority=_priority(request, said))
+        request.priority = said.priority
+    lost = "vllm_xargs" in said.extra or getattr(request, "vllm_xargs", None) is None
+    if lost and said.vllm_xargs is not None and "vllm_xargs" in type(request).model_fields:
+        request.vllm_xargs = _xargs(type(request), said)
+    return said
+
+
+def _priority(request: Any, said: Said) -> int:
+    parsed = getattr(request, "priority", None)
+    if "priority" in said.extra or "priority" not in request.model_fields_set or parsed is None:
+        try:
+            return _PRIORITY.validate_python(said.priority)
+        except ValidationError:
+            raise _refuse(said.place("priority"), said.priority, ALLOWED) from None
+    return _in_range("priority", parsed)
+
+
+def _xargs(model: Any, said: Said) -> Any:
+    try:
+        return _adapter(model).validate_python(said.vllm_xargs)
+    except ValidationError:
+        raise _refuse(said.place("vllm_xargs"), said.vllm_xargs, XARGS) from None
+
+
+@functools.cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    annotation: Any = model.model_fields["vllm_xargs"].annotation
+    return TypeAdapter(annotation)
 
 
 def asked_of(
-    config: PriorityConfig, request: Any, raw_request: Any | None = None, *, auto_asks: bool = True
+    config: PriorityConfig, said: Said, raw_request: Any | None = None, *, auto_asks: bool = True
 ) -> int | None:
-    """The priority that a request asks for; all that it says about it must be valid.
+    """The priority that a request asks for.
 
     Args:
         config: for the priority of each service tier.
-        request: the parsed body, a model of vLLM's that allows extra fields.
+        said: by its body.
         raw_request: for the headers; None when the request did not come by HTTP.
         auto_asks: whether the tier ``auto`` asks for its priority, or for none.
 
     Returns:
-        None when it asks for none.
+        None when it asks for none; a tier that is not known asks for none.
 
     Raises:
-        VLLMValidationError: a header, priority or service tier that cannot be understood.
+        UnclearError: a header that cannot be understood.
     """
-    # vLLM declares service_tier for responses only; elsewhere it arrives as an extra field.
-    tier = getattr(request, "service_tier", None)
-    asked = None if tier is None else _from_tier(config, tier)
-    if tier == "auto" and not auto_asks:
-        asked = None
-    # Its default is 0; only a priority that the body names comes before the tier.
-    if "priority" in request.model_fields_set:
-        asked = _in_range("priority", request.priority)
+    asked = None
+    if (tier := said.service_tier) is not None:
+        asked = config.tier_priority(tier)
+        if asked is None:
+            NOTICES.unknown_tier(tier, config)
+        elif tier == "auto" and not auto_asks:
+            asked = None
+    if said.priority is not None:
+        asked = said.priority
     header = None if raw_request is None else raw_request.headers.get(PRIORITY_HEADER)
     return asked if header is None else _from_header(header)
-
-
-def priority_of(config: PriorityConfig, request: Any, raw_request: Any | None = None) -> int:
-    """As :func:`asked_of`; 0 for a request that asks for none.
-
-    Raises:
-        VLLMValidationError: also for a beam search that asks for another priority than 0.
-    """
-    priority = asked_of(config, request, raw_request) or 0
-    refuse_beam_search(request, raw_request, priority)
-    return priority
-
-
-def refuse_beam_search(request: Any, raw_request: Any | None, priority: int) -> None:
-    """Raise VLLMValidationError for a beam search of another priority than 0.
-
-    vLLM always runs one with priority 0: it would be served in another class than it was given.
-    """
-    if priority == 0 or not getattr(request, "use_beam_search", False):
-        return
-    field, said = "priority", priority
-    if raw_request is not None and PRIORITY_HEADER in raw_request.headers:
-        field, said = PRIORITY_HEADER, raw_request.headers[PRIORITY_HEADER]
-    elif "priority" not in request.model_fields_set and getattr(request, "service_tier", None):
-        field, said = "service_tier", request.service_tier
-    raise _refuse(field, said, "nothing but priority 0 with use_beam_search")

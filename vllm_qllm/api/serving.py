@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +14,10 @@ from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of
 from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import draining, tier
-from vllm_qllm.api.priority import asked_of, priority_of, refuse_beam_search
+from vllm_qllm.api.held import held
+from vllm_qllm.api.notices import NOTICES
+from vllm_qllm.api.priority import UnclearError, asked_of, heard
+from vllm_qllm.api.said import EXTRA, FIELDS, Said
 from vllm_qllm.api.sequences import declared, of_a_prompt, sequences
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.intake.passage import passage
@@ -29,6 +32,8 @@ ENTRIES = (
     "create_generative_scoring",
     "create_decision",
 )
+# Other APIs', which go on to the first of these.
+TRANSLATED = ("create_messages", "create_chat_v2")
 Create = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -44,47 +49,69 @@ def teach(handler: Any) -> None:
         return
     draining.announce(handler.engine_client)
     config = PriorityConfig.from_dict(data)
-    handler._get_priority = functools.partial(_priority, config)
     for name in ENTRIES:
         if hasattr(handler, name):
-            setattr(handler, name, _checked(handler, getattr(handler, name), config))
+            setattr(handler, name, _checked(handler, name, config))
+    if hasattr(handler, "create_messages"):
+        from vllm_qllm.api.messages import with_tier
+
+        handler.create_messages = with_tier(handler.create_messages)
+    for name in TRANSLATED:
+        if hasattr(handler, name):
+            setattr(handler, name, _in_words(handler, getattr(handler, name)))
 
 
-def _priority(config: PriorityConfig, request: Any, raw_request: Any = None) -> int:
-    """What vLLM asks for when a request goes to the engine: the header, which it may name, again.
+def _checked(handler: Any, name: str, config: PriorityConfig) -> Create:
+    create = getattr(type(handler), name)
 
-    With tenants it is what was granted, whatever the request says.
-    """
-    if config.tenants is None or raw_request is None:
-        return priority_of(config, request, raw_request)
-    visit = visit_of(raw_request)
-    if visit is None:
-        raise RuntimeError("a request came to the engine without passing the tenants' middleware")
-    return visit.priority
-
-
-def _checked(handler: Any, create: Create, config: PriorityConfig) -> Create:
     @functools.wraps(create)
     async def checked(request: Any, raw_request: Any = None) -> Any:
-        asked = getattr(request, "service_tier", None)
-        # Before anything is done for the request; and batches of chats read the field alone.
-        if config.tenants is None or raw_request is None:  # None: a line of run-batch's file
-            request.priority = priority_of(config, request, raw_request)
-        else:
-            granted = _granted(handler, config, request, raw_request)
-            if isinstance(granted, Refusal):
-                return handler.create_error_response(
-                    granted.message,
-                    granted.type_at(_path(raw_request)),
-                    HTTPStatus(granted.status),
-                    granted.param,
-                )
-            request.priority = granted
-        _classed(handler, config.rank(request.priority), request)
-        serving = tier.serving_tier(config, request.priority, asked)
-        return await tier.answer(create, request, raw_request, serving)
+        # Before anything is done for the request.
+        body = await _body(request, raw_request)
+        said = heard(request, body)
+        granted = _granted(handler, config, request, said, raw_request)
+        if isinstance(granted, Refusal):
+            return handler.create_error_response(
+                granted.message,
+                granted.type_at(_path(raw_request)),
+                HTTPStatus(granted.status),
+                granted.param,
+            )
+        request.priority = granted
+        _classed(handler, config.rank(granted), request)
+        _notice(config, body, asked_of(config, said, raw_request), granted, raw_request)
+        serving = tier.serving_tier(config, granted, said.service_tier)
+        tier.remember(raw_request, serving)
+        own = functools.partial(create, held(handler, granted))
+        return await tier.answer(own, request, raw_request, serving)
 
     return checked
+
+
+def _in_words(handler: Any, create: Create) -> Create:
+    @functools.wraps(create)
+    async def in_words(request: Any, raw_request: Any = None) -> Any:
+        try:
+            return await create(request, raw_request)
+        except UnclearError as error:
+            # Their routes would write a stack trace for it.
+            return handler.create_error_response(error)
+
+    return in_words
+
+
+async def _body(request: Any, raw_request: Any) -> Mapping[str, Any]:
+    """What the client has sent: a handler may get what another API's request was made into."""
+    if raw_request is not None:
+        try:
+            body = await raw_request.json()  # has been parsed already, and is kept
+        except (ValueError, RuntimeError):
+            body = None
+        if isinstance(body, Mapping):
+            return body
+    # A line of run-batch's file.
+    named = request.model_fields_set
+    return {name: getattr(request, name, None) for name in (*FIELDS, EXTRA) if name in named}
 
 
 def _classed(handler: Any, rank: int, request: Any) -> None:
@@ -107,15 +134,29 @@ def _path(raw_request: Any) -> str:
     return raw_request.url.path if visit is None else path_of(visit.route)
 
 
-def _granted(handler: Any, config: PriorityConfig, request: Any, raw_request: Any) -> int | Refusal:
+def _granted(
+    handler: Any, config: PriorityConfig, request: Any, said: Said, raw_request: Any
+) -> int | Refusal:
+    if config.tenants is None or raw_request is None:
+        return asked_of(config, said, raw_request) or 0
     visit = visit_of(raw_request)
     if visit is None:
         return Refusal("no_key", "the server takes requests of tenants only, and this one has none")
-    asked = asked_of(config, request, raw_request, auto_asks=False)
     if declared(request, "background"):
         text = "background is true; allowed: false, as limits hold while a request is answered"
         return visit.refuse(Refusal("background", text, param="background"))
-    granted = visit.ask(asked, sequences(request, handler))
-    if not isinstance(granted, Refusal):
-        refuse_beam_search(request, raw_request, granted)
-    return granted
+    asked = asked_of(config, said, raw_request, auto_asks=False)
+    return visit.ask(asked, sequences(request, handler))
+
+
+def _notice(
+    config: PriorityConfig,
+    body: Mapping[str, Any],
+    asked: int | None,
+    granted: int,
+    raw_request: Any,
+) -> None:
+    visit = None if raw_request is None else visit_of(raw_request)
+    tenant = None if visit is None else visit.name
+    NOTICES.not_read(body, tenant)
+    NOTICES.asks(asked, config.classes[config.rank(granted)].name, tenant)

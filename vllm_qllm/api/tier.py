@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config import ALIASES, PriorityConfig
 
 # The tiers that can serve; the first one is named first. "auto" only ever is a wish.
 SERVING = ("default", "priority", "scale", "flex")
+# Where a request's ASGI scope holds it.
+SCOPE_KEY = "vllm_qllm.tier"
 # How vLLM begins the events of a stream. Errors and the last event begin otherwise.
 CHUNK = 'data: {"id":'
 
@@ -18,9 +20,10 @@ CHUNK = 'data: {"id":'
 def serving_tier(config: PriorityConfig, priority: int, asked: Any) -> str:
     """The name of the tier that serves a request.
 
-    That is the tier that was asked for, if the request has its class. Otherwise a priority
-    decided, and it is the first tier of the same class; if there is none, the nearest less urgent
-    one, so that no answer claims more than was given.
+    That is the tier that was asked for, by OpenAI's name of it, if the request has its class.
+    Otherwise a priority or a name of the operator's decided, and it is the first tier of the same
+    class; if there is none, the nearest less urgent one, so that no answer claims more than was
+    given.
 
     Args:
         config: for the priority of each tier.
@@ -29,9 +32,16 @@ def serving_tier(config: PriorityConfig, priority: int, asked: Any) -> str:
     """
     rank = config.rank(priority)
     ranks = {tier: config.rank(config.service_tiers[tier]) for tier in SERVING}
-    if ranks.get(asked) == rank:
-        return str(asked)
+    name = ALIASES.get(asked, asked) if isinstance(asked, str) else None
+    if name is not None and ranks.get(name) == rank:
+        return name
     return min(SERVING, key=lambda tier: (ranks[tier] < rank, abs(ranks[tier] - rank)))
+
+
+def remember(raw_request: Any, tier: str) -> None:
+    """Keep the tier with an HTTP request, for who makes another API's answer of this one."""
+    if raw_request is not None:
+        raw_request.scope[SCOPE_KEY] = tier
 
 
 async def answer(

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from vllm_qllm.api.said import ContradictionError, said_in
+
 # Where a body may say how urgent it is. Others are sent as they are.
 WITH_TIER = (
     "/v1/chat/completions",
     "/v1/chat/completions/batch",
     "/v1/completions",
     "/v1/responses",
+    "/v1/messages",
 )
 # No "." and "..": a client resolves them, and what is asked is then not below /v1 any more.
 _PATH = re.compile(r"/v1(/(?!\.{1,2}(/|$))[\w.~-]+)+/?", re.ASCII)
@@ -78,7 +81,7 @@ def parse(line: bytes, tier: str) -> Request:
         if body.get(field):
             problem = f"body.{field} is {body[field]!r:.100}; allowed: false"
             return Request(custom_id, problem=problem)
-    if data["url"] in WITH_TIER and not body.keys() & {"priority", "service_tier"}:
+    if data["url"] in WITH_TIER and not _says_how_urgent(body):
         body = body | {"service_tier": tier}
     try:
         # ASCII: half a surrogate, which has no UTF-8, is the server's to judge.
@@ -89,3 +92,11 @@ def parse(line: bytes, tier: str) -> Request:
     except RecursionError:
         return Request(custom_id, problem="body is nested too deeply")
     return Request(custom_id, data["url"], encoded)
+
+
+def _says_how_urgent(body: dict[str, Any]) -> bool:
+    try:
+        said = said_in(body)
+    except ContradictionError:
+        return True  # the server refuses it
+    return said.priority is not None or said.service_tier is not None

@@ -8,9 +8,10 @@ allowed. No vLLM and no torch here: a configuration can be checked on any machin
 from vllm_qllm.config.priority_class import PriorityClass
 from vllm_qllm.config.priority_config import CARRIER, PriorityConfig, carried
 from vllm_qllm.config.rule import INT64_MAX, INT64_MIN, ConfigError
-from vllm_qllm.config.service_tiers import SERVICE_TIERS
+from vllm_qllm.config.service_tiers import ALIASES, SERVICE_TIERS
 
 __all__ = [
+    "ALIASES",
     "CARRIER",
     "INT64_MAX",
     "INT64_MIN",

@@ -15,6 +15,8 @@ from vllm_qllm.config.priority_class import (
     PriorityClass,
     check_order,
     parse_classes,
+    rank_of,
+    usual_priority,
 )
 from vllm_qllm.config.rule import (
     INT64_MAX,
@@ -27,7 +29,7 @@ from vllm_qllm.config.rule import (
     ruled,
     show,
 )
-from vllm_qllm.config.service_tiers import tier_priorities
+from vllm_qllm.config.service_tiers import priority_of_tier, tier_priorities
 from vllm_qllm.config.source import Source, read
 
 CARRIER = "priority"  # the field of vLLM's additional_config that carries a configuration
@@ -76,7 +78,8 @@ class PriorityConfig:
             0: it is not. Milliseconds.
         order: of requests of one priority: by their own ``arrival`` or by that of the first turn
             of their ``program``.
-        service_tiers: priority for each ``service_tier`` of a request that names no priority.
+        service_tiers: priority, or name of a class, for each ``service_tier`` of a request that
+            names no priority; also names of your own, and ``*`` for all others.
         timeline: number of events of the timeline to keep; 0 for no timeline, true for
             65536.
         stall_limit_ms: ``/health`` fails when the engine has made no step for so long while
@@ -128,7 +131,8 @@ class PriorityConfig:
     )
     order: str = ruled("arrival", lambda v: v in ORDERS, ", ".join(ORDERS))
     service_tiers: Mapping[str, int] = field(
-        default_factory=dict, metadata={"allowed": "an object of tier: 64-bit integer"}
+        default_factory=dict,
+        metadata={"allowed": "an object of tier: 64-bit integer, or name of a class"},
     )
     timeline: int = ruled(
         0,
@@ -171,21 +175,15 @@ class PriorityConfig:
 
     def rank(self, priority: int) -> int:
         """Index of the class that ``priority`` belongs to; 0 is the most urgent."""
-        for rank, cls in enumerate(self.classes):
-            if cls.max_priority is None or priority <= cls.max_priority:
-                return rank
-        raise AssertionError("the last class has no bound")
+        return rank_of(self.classes, priority)
 
     def usual_priority(self, rank: int) -> int:
-        """The priority of a class's requests that name none.
+        """The priority of a class's requests that name none."""
+        return usual_priority(self.classes, rank)
 
-        That is 0 in its own class; elsewhere the most urgent of the class or, in one that has no
-        most urgent one, the least urgent.
-        """
-        if self.rank(0) == rank:
-            return 0
-        last = self.classes[rank].max_priority if rank == 0 else None
-        return last if last is not None else self.classes[rank - 1].max_priority + 1  # type: ignore[operator]
+    def tier_priority(self, tier: Any) -> int | None:
+        """The priority that a request's ``service_tier`` stands for, None for one not known."""
+        return priority_of_tier(self.service_tiers, tier)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form that :meth:`from_dict` accepts."""

@@ -13,6 +13,7 @@ from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.grant import grant
 from vllm_qllm.access.roster import Roster
 from vllm_qllm.access.roster_file import RosterFile
+from vllm_qllm.api.said import ContradictionError, said_in
 from vllm_qllm.config import PriorityConfig
 
 PRIORITY_HEADER = "X-Vllm-Priority"
@@ -59,11 +60,13 @@ class Urgency:
             fields = None
         if not isinstance(fields, dict):
             return None, False
-        if "priority" in fields:
-            return _integer(fields["priority"]), False
-        tier = fields.get("service_tier")
-        asked = self._config.service_tiers.get(tier) if isinstance(tier, str) else None
-        return asked, tier == "auto"
+        try:
+            said = said_in(fields)
+        except ContradictionError:
+            return None, False  # the server refuses it
+        if said.priority is not None:
+            return _integer(said.priority), False
+        return self._config.tier_priority(said.service_tier), said.service_tier == "auto"
 
 
 def _integer(value: Any) -> int | None:

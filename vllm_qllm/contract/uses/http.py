@@ -11,10 +11,14 @@ HTTP = (
         signature("__init__", "seams.http:_serving_init", "Handlers are taught after it."),
         body(
             "_get_priority",
-            "api.serving:teach",
-            "Replaced on each handler: the lookup of a request's priority.",
+            "api.held:held",
+            "Replaced on the handler of one request: the lookup of its priority.",
         ),
-        attribute("engine_client", "api.serving:teach", "Knows the configuration."),
+        attribute(
+            "engine_client",
+            "api.held:held",
+            "Knows the configuration; of one request's handler it carries its priority.",
+        ),
     ),
     *uses(
         "vllm.entrypoints.generate.base.serving:",
@@ -22,7 +26,7 @@ HTTP = (
     ),
     *uses(
         "vllm.exceptions:VLLMValidationError",
-        signature("__init__", "api.priority:_refuse", "Answered with status 400."),
+        signature("__init__", "api.priority:UnclearError", "Answered with status 400."),
     ),
     *uses(
         "vllm.exceptions:GracefulHTTPError",
@@ -69,7 +73,49 @@ HTTP = (
     ),
     *uses(
         "vllm.entrypoints.openai.responses.protocol:ResponsesRequest",
-        attribute("service_tier", "api.priority:priority_of", "The tier that was asked for."),
+        attribute(
+            "service_tier",
+            "api.tier_names:strict_routes",
+            "Takes five names: others go around it. Set to the tier that serves.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses",
+        body(
+            "_generate_with_builtin_tools",
+            "api.held:HeldClient",
+            "Later turns ask for a priority less; all of them ask the handler's client.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin",
+        body("beam_search", "api.held:HeldClient", "Names no priority to the handler's client."),
+    ),
+    *uses(
+        "vllm.entrypoints.anthropic.protocol:",
+        body("AnthropicUsage", "api.messages:_Usage", "Gets a field more."),
+        body("AnthropicMessagesResponse", "api.messages:_Response", "Its usage is that one."),
+    ),
+    *uses(
+        "vllm.entrypoints.anthropic.serving:AnthropicServingMessages",
+        body(
+            "message_stream_converter",
+            "api.messages:_events",
+            "Its first event says the usage; the tier is put in there.",
+        ),
+    ),
+    *uses(
+        "vllm.entrypoints.cohere.serving:CohereServingChatV2",
+        body(
+            "create_chat_v2",
+            "api.priority:heard",
+            "Goes through create_chat_completion with the request as it came by HTTP.",
+        ),
+        body(
+            "_build_base_chat_completion",
+            "api.priority:heard",
+            "Names priority 0 for requests that name none.",
+        ),
     ),
     *(
         dependency
