@@ -101,7 +101,8 @@ def test_the_plugin_s_steps(
         "ride_slowdown": riders,
         "classes": [
             {"name": "ls", "max_priority": 0},
-            {"name": "be", "max_wait_ms": 7500, "slice_ms": 900},
+            # Of steps that take a second: one a slice, or several.
+            {"name": "be", "max_wait_ms": 7500, "slice_ms": 900 if blocks == 12 else 2500},
         ],
     }
     priority = PriorityConfig.from_dict({"policy": "step", "checkpoints": "none", **config})

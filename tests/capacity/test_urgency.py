@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.capacity.fleets import BE, COST, LS, server, simulate
+from vllm_qllm.capacity.cost import Cost
 from vllm_qllm.capacity.workload import Arrival, Clients
 
 PATIENT = {
@@ -64,6 +65,26 @@ def test_best_effort_work_ages() -> None:
     assert 2.0 <= best_effort.started - best_effort.arrived < 2.2
     # Slices of 100 ms, 2 s apart: its prefill is suspended between them.
     assert meter.suspensions[BE] >= 1
+
+
+@pytest.mark.parametrize("policy", ["strict", "step"])
+@pytest.mark.parametrize(("max_wait", "slice_ms"), [(2000, 100), (40, 10)])
+def test_best_effort_decodes_keep_their_share(policy: str, max_wait: int, slice_ms: int) -> None:
+    """However many steps fit into a slice."""
+    config = {
+        "ride_slowdown": 1,
+        "classes": [
+            {"name": "chat", "max_priority": 0},
+            {"name": "batch", "max_wait_ms": max_wait, "slice_ms": slice_ms},
+        ],
+    }
+    cost = Cost(((1, 0.005), (2, 0.005)), layers=COST.layers)
+    clients = (Clients(LS, 1, ((1, 200),)),)
+    load = [(0.0, BE, 1, 4000)]
+    options = {"clients": clients, "seconds": 60.0, "window": (0.0, 60.0)}
+    meter, _ = simulate(server(policy, config), load, cost, **options)
+    expected = slice_ms / (max_wait + slice_ms)
+    assert meter.work[BE] / sum(meter.work) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "priority", "strict", "step"])

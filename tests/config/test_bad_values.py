@@ -112,6 +112,13 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     ("classes[z].max_priority", {"classes": [{"name": "z", "max_priority": 5}]}, 5, "null"),
     ("classes[b].max_priority", {"classes": [{"name": "b"}, {"name": "z"}]}, None, "integer"),
+    (
+        "classes[].slice_ms",
+        {"classes": [CLASS_A, *({"name": n, "max_wait_ms": 10, "slice_ms": 10, "max_priority": p}
+                                for n, p in (("b", 6), ("c", None)))]},
+        10,
+        "less than 1; these make 1",
+    ),
     *(("tenants", {"tenants": v}, v, "path") for v in ("", 3, True, [], {}, "a\0b")),
     ("field", {"polcy": "strict"}, "polcy", "policy"),
     ("classes[] field", classes(max_prio=3), "max_prio", "max_priority"),

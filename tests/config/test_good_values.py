@@ -38,10 +38,16 @@ def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
             "max_n": st.none() | st.integers(1, 2**40),
         },
     )
-    return [
+    classes = [
         {"name": label, "max_priority": bound} | draw(times)
         for label, bound in zip(labels, [*bounds, None], strict=True)
     ]
+    # All of the machine and more can be promised to nobody.
+    for given_times in classes:
+        least = 2 * count * given_times.get("slice_ms", 100)
+        if given_times.get("max_wait_ms", 2000) < least:
+            given_times["max_wait_ms"] = least
+    return classes
 
 
 tiers = st.dictionaries(st.sampled_from(["priority", "scale", "auto", "default", "flex"]), int64)

@@ -157,10 +157,13 @@ class BareScheduler:
         assert step.suspendable, f"{step} cannot be suspended"
         self.clock.now += ran
         step.suspend(self.clock.now, checkpoint=1)
+        self.scheduler.load.ended(self.clock.now)
 
     def resume(self) -> None:
         """The innermost suspended step runs again."""
         self.step_in_flight.resume(self.clock.now)
+        charged = self.step_in_flight.protected
+        self.scheduler.load.started(self.step_in_flight, self.clock.now, charged)
 
     def give_up(self) -> None:
         """The innermost suspended step ends where it stands."""

@@ -107,12 +107,15 @@ def test_a_protected_slice_of_a_suspended_step(driver: Driver) -> None:
     bare.add("l1", LS, 16, out=2)
     driver.took = 2.1
     # Its prefill takes so long that the suspended step is overdue.
-    assert driver.suspend() == pytest.approx(0.1)
+    assert driver.suspend() == pytest.approx(0.1 * 2.1 / 2)
     assert bare.requests["l1"].num_output_tokens == 1
     driver.arrive(LS)
     assert bare.step_in_flight.protected and not driver.raised
     driver.took = 0.0
-    assert driver.suspend() is None
+    # What is left of it is protected as well.
+    assert driver.suspend(ran=0.1) == pytest.approx(0.005)
+    assert bare.step_in_flight.protected and not driver.raised
+    assert driver.suspend(ran=0.01) is None
     assert bare.requests["l1"].num_output_tokens == 2
     assert driver.raised
 
@@ -139,9 +142,9 @@ def test_a_step_looks_again_for_blocked_requests_unless_it_is_protected(
     bare.add("l1", LS, 16, out=9)
     bare.add("l2", LS, 16, out=1)
     driver.took = 2.1
-    assert driver.suspend() == pytest.approx(0.1)
+    assert driver.suspend() == pytest.approx(0.1 * 2.1 / 2)
     assert bare.step_in_flight.protected
     bare.abort("l1")
     driver.took = 0.0
-    assert driver.suspend() == GRAMMAR_POLL_S
+    assert driver.suspend(ran=0.11) == GRAMMAR_POLL_S
     assert not bare.step_in_flight.protected

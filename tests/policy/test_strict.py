@@ -33,13 +33,11 @@ WAITS, PREFILLS, DECODES = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
 def view(
     *work: tuple[int, int, int],
-    starved: tuple[float, ...] = (0, 0, 0),
+    owed: tuple[float, ...] = (0, 0, 0),
     suspended: tuple[tuple[int, float], ...] = (),
     ride: int = 4,
 ) -> EngineView:
-    classes = tuple(
-        ClassView(rank, *counts, starved=starved[rank]) for rank, counts in enumerate(work)
-    )
+    classes = tuple(ClassView(rank, *counts, owed=owed[rank]) for rank, counts in enumerate(work))
     steps = tuple(SuspendedView(*one, ran=0.2, checkpoint=3) for one in suspended)
     return EngineView(classes, steps, ride)
 
@@ -64,24 +62,37 @@ CASES: list[tuple[str, EngineView, Plan]] = [
     ("equal work does not nest", view(NONE, NONE, WAITS, suspended=((2, 0.1),)), Resume()),
     ("nor does less urgent work", view(NONE, WAITS, WAITS, suspended=((1, 0.1),)), Resume()),
     ("nothing to nest", view(NONE, NONE, NONE, suspended=((1, 0.0),)), Resume()),
-    ("not yet", view(WAITS, NONE, NONE, suspended=((2, 1.99),)), ALONE),
-    ("held back too long", view(WAITS, NONE, NONE, suspended=((2, 2.0),)), SLICE[2]),
-    ("each class has its own bound", view(WAITS, NONE, NONE, suspended=((1, 1.0),)), SLICE[1]),
-    ("starved between steps", view(DECODES, WAITS, NONE, starved=(0, 1.0, 0)), AGED),
+    ("owed nothing yet", view(WAITS, NONE, NONE, suspended=((2, 1.99),)), ALONE),
     (
-        "the more urgent of two starved classes goes first",
-        view(DECODES, WAITS, WAITS, starved=(0, 1.0, 2.0)),
+        "a suspended step has what its class is owed",
+        view(WAITS, NONE, NONE, owed=(0, 0, 0.1), suspended=((2, 2.0),)),
+        SLICE[2],
+    ),
+    (
+        "or what is left of that",
+        view(WAITS, NONE, NONE, owed=(0, 0.03, 0), suspended=((1, 0.0),)),
+        Resume(0.03, protected=True),
+    ),
+    ("owed between steps", view(DECODES, WAITS, NONE, owed=(0, 0.05, 0)), AGED),
+    (
+        "the more urgent of two that are owed goes first",
+        view(DECODES, WAITS, WAITS, owed=(0, 0.05, 0.1)),
         AGED,
     ),
     (
-        "a starved class nests when it may",
-        view(DECODES, DECODES, WAITS, starved=(0, 1.5, 9), suspended=((2, 0.1),)),
+        "who is owed more slices before that",
+        view(DECODES, WAITS, WAITS, owed=(0, 0.05, 0.11)),
+        Run(2, budget=0.11, protected=True),
+    ),
+    (
+        "what is owed nests when it may",
+        view(DECODES, DECODES, WAITS, owed=(0, 0.05, 0), suspended=((2, 0.1),)),
         AGED,
     ),
     (
-        "starved but as urgent as the suspended step: it must wait for it",
-        view(DECODES, WAITS, NONE, starved=(0, 9, 0), suspended=((1, 0.1),)),
-        ALONE,
+        "but the step below it goes first if that is owed, too",
+        view(DECODES, DECODES, WAITS, owed=(0, 0.05, 0.1), suspended=((2, 0.1),)),
+        SLICE[2],
     ),
     ("only the innermost nests", view(WAITS, WAITS, NONE, suspended=((2, 0.1), (1, 0.1))), ALONE),
     (
@@ -90,22 +101,31 @@ CASES: list[tuple[str, EngineView, Plan]] = [
         Resume(),
     ),
     (
-        "an overdue outer step gives the inner one every second slice",
-        view(WAITS, NONE, NONE, suspended=((2, 2.0), (1, 0.05))),
+        "an outer step that is owed gives the inner one every second slice",
+        view(WAITS, NONE, NONE, owed=(0, 0, 0.1), suspended=((2, 2.0), (1, 0.05))),
         SLICE[1],
     ),
     (
-        "so does overdue work that has not begun",
-        view(WAITS, NONE, WAITS, starved=(0, 0, 2.0), suspended=((1, 0.05),)),
+        "a longer one when more is owed, up to half of the time",
+        view(WAITS, NONE, NONE, owed=(0, 0, 0.9), suspended=((2, 3.0), (1, 0.2))),
+        Resume(0.2, protected=True),
+    ),
+    (
+        "so does work that has not begun",
+        view(WAITS, NONE, WAITS, owed=(0, 0, 0.1), suspended=((1, 0.05),)),
         SLICE[1],
     ),
     (
-        "but not work of the same class",
-        view(WAITS, WAITS, NONE, starved=(0, 2.0, 0), suspended=((1, 0.05),)),
+        "every second, not all",
+        view(WAITS, NONE, NONE, owed=(0, 0, 0.1), suspended=((2, 2.0), (1, 0.04))),
         ALONE,
     ),
-    ("every second, not all", view(WAITS, NONE, NONE, suspended=((2, 2.0), (1, 0.04))), ALONE),
-    ("not before it is overdue", view(WAITS, NONE, NONE, suspended=((2, 1.9), (1, 0.9))), ALONE),
+    (
+        "unless it is owed that itself",
+        view(WAITS, NONE, NONE, owed=(0, 0.05, 0.1), suspended=((2, 2.0), (1, 0.04))),
+        SLICE[1],
+    ),
+    ("not before it is owed", view(WAITS, NONE, NONE, suspended=((2, 1.9), (1, 0.9))), ALONE),
 ]  # fmt: skip
 
 
@@ -128,12 +148,13 @@ def test_step_decides_the_same_but_suspends_nothing(seen: EngineView, answer: Pl
 
 counts = st.tuples(*[st.integers(0, 3)] * 3)
 seconds = st.floats(0, 10)
+owed = st.just(0.0) | st.floats(0.001, 3)
 views = st.builds(
     view,
     counts,
     counts,
     counts,
-    starved=st.tuples(seconds, seconds, seconds),
+    owed=st.tuples(owed, owed, owed),
     suspended=st.sampled_from([(), (1,), (2,), (2, 1)]).flatmap(
         lambda ranks: st.tuples(*(st.tuples(st.just(rank), seconds) for rank in ranks))
     ),
@@ -148,7 +169,7 @@ def test_any_answer_is_one_that_can_be_carried_out(seen: EngineView, kind: type[
         return  # nobody asks
     plan = kind(CONFIG).plan(seen)
     assert plan.budget is None or plan.budget > 0
-    # What is protected ends by its budget, and only what has reached its bound is protected.
+    # What is protected ends by its budget, and only what is owed time is protected.
     assert plan.protected == (plan.budget is not None)
     if isinstance(plan, Resume):
         assert seen.suspended
@@ -158,8 +179,7 @@ def test_any_answer_is_one_that_can_be_carried_out(seen: EngineView, kind: type[
         assert plan.rank < seen.suspended[-1].rank
     assert 0 <= plan.riders <= seen.ride_limit
     assert plan.rank > 0 or not plan.suspendable
-    # Nobody more urgent is passed over but for work that has reached its bound.
+    # Nobody more urgent is passed over but for work that is owed time, and for no longer.
     if plan.rank > min(busy):
-        bound = CONFIG.classes[plan.rank].max_wait_ms / 1000
-        assert seen.classes[plan.rank].starved >= bound and plan.protected
+        assert plan.budget == seen.classes[plan.rank].owed and plan.protected
         assert not plan.riders

@@ -17,6 +17,7 @@ class Batch:
         prefills: requests with the number of prompt tokens they compute.
         rank: the most urgent class in it.
         suspendable, budget, protected: as in :class:`vllm_qllm.policy.Run`.
+        riding: for each class whose decodes ride, the share of its time that is service of it.
         steady: steps in a row, at most, that are alike unless something arrives.
     """
 
@@ -26,6 +27,7 @@ class Batch:
     suspendable: bool = False
     budget: float | None = None
     protected: bool = False
+    riding: dict[int, float] = field(default_factory=dict)
     steady: int = 1
 
     def __bool__(self) -> bool:

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plugin's scheduling: a policy of this package decides which class leads a step.
 
-The policy object, the records it sees and the estimate of what riders cost are those of the
-engine. What the engine does with the answer (``engine/scheduler.py``, ``engine/kv_guard.py``) is
-written down here a second time, for counted blocks and simulated time.
+The policy object, the records it sees, the account of who had the machine and the estimate of
+what riders cost are those of the engine. What the engine does with the answer
+(``engine/scheduler.py``, ``engine/kv_guard.py``) is written down here a second time, for counted
+blocks and simulated time.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 from vllm_qllm.capacity.batch import Batch
 from vllm_qllm.capacity.class_queue import ClassQueue
 from vllm_qllm.capacity.errors import CapacityError
+from vllm_qllm.capacity.flight import Flight
 from vllm_qllm.capacity.request import Request
 from vllm_qllm.capacity.scheduler import Scheduler
 from vllm_qllm.capacity.server import Server
 from vllm_qllm.engine.decode_cost import DecodeCost
-from vllm_qllm.policy import ClassView, EngineView, Plan, Resume, Run, SuspendedView, resolve
+from vllm_qllm.policy import ClassView, EngineView, Plan, Resume, Run, Service, resolve, riding
 
 
 class ClassScheduler(Scheduler):
@@ -31,7 +35,7 @@ class ClassScheduler(Scheduler):
         self.suspendable = config.checkpoints != "none"
         self.decode_cost = DecodeCost()
         self.queues = [ClassQueue() for _ in config.classes]
-        self.since: list[float | None] = [None] * len(config.classes)
+        self.service = Service(config.classes)
         self._reserved = int(config.reserved_kv * server.kv_blocks)
 
     def add(self, request: Request) -> None:
@@ -44,34 +48,53 @@ class ClassScheduler(Scheduler):
 
     # -- the policy ----------------------------------------------------------------------------
 
-    def view(self, now: float, suspended: tuple[SuspendedView, ...] = ()) -> EngineView:
+    def view(self, now: float, suspended: Sequence[Flight] = ()) -> EngineView:
         """What the policy sees."""
-        classes = []
-        since = self.since
+        service, work = self.service, []
         leader = -1
-        limit = suspended[-1].rank if suspended else len(since)
+        limit = suspended[-1].batch.rank if suspended else len(self.queues)
         candidates = 0
         for rank, queue in enumerate(self.queues):
             waiting = len(queue)
             prefilling = len(self.prefilling[rank])
             decoding = len(self.decoding[rank])
-            starved = 0.0
-            if not (waiting or prefilling or decoding):
-                since[rank] = None
-            else:
-                began = since[rank]
-                if began is None:
-                    since[rank] = now
-                else:
-                    starved = now - began
-                if leader < 0:
-                    if rank < limit:
-                        leader = rank
-                else:
-                    candidates += decoding
-            classes.append(ClassView(rank, waiting, prefilling, decoding, starved))
+            work.append((waiting, prefilling, decoding))
+            if leader >= 0:
+                candidates += decoding
+            elif rank < limit and (waiting or prefilling or decoding):
+                leader = rank
+        self.note(now, suspended)
+        classes = tuple(
+            [
+                ClassView(
+                    rank, *counts, service.starved(rank) if any(counts) else 0.0, service.owed(rank)
+                )
+                for rank, counts in enumerate(work)
+            ]
+        )
         riders = self._ride_limit(classes[leader], candidates) if leader >= 0 and candidates else 0
-        return EngineView(tuple(classes), suspended, riders)
+        return EngineView(classes, tuple([f.view(f.batch.rank, now) for f in suspended]), riders)
+
+    def note(self, now: float, suspended: Sequence[Flight]) -> None:
+        """Tell the service which work there is, that of suspended steps included."""
+        prompts = [bool(q or p) for q, p in zip(self.queues, self.prefilling, strict=True)]
+        decodes = [bool(rows) for rows in self.decoding]
+        for flight in suspended:
+            for request, _ in flight.batch.prefills:
+                prompts[request.rank] = True
+            for request in flight.batch.decodes:
+                decodes[request.rank] = True
+        self.service.note(list(zip(prompts, decodes, strict=True)), now)
+
+    def riding(self, batch: Batch, suspended: Sequence[Flight] = ()) -> dict[int, float]:
+        """For each class whose decodes ride in ``batch``, what of its time is service of it."""
+        rows = Counter([r.rank for r in batch.decodes if r.rank != batch.rank])
+        if not rows:
+            return {}
+        held = itertools.chain(*self.decoding, *(f.batch.decodes for f in suspended))
+        others = Counter([r.rank for r in held])
+        tokens = batch.tokens if batch.prefills else None
+        return {rank: riding(n, n + others[rank], tokens) for rank, n in rows.items()}
 
     def _ride_limit(self, leader: ClassView, candidates: int) -> int:
         slowdown = self.config.ride_slowdown

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from vllm_qllm.capacity.batch import Batch
 from vllm_qllm.capacity.class_scheduler import ClassScheduler
@@ -16,7 +17,7 @@ from vllm_qllm.capacity.request import Request
 from vllm_qllm.capacity.scheduler import Scheduler
 from vllm_qllm.capacity.server import Server
 from vllm_qllm.capacity.stock import StockScheduler
-from vllm_qllm.policy import ClassView, EngineView, Plan, Resume, Run, SuspendedView
+from vllm_qllm.policy import EngineView, Plan, Resume, Run, SuspendedView
 
 # While riders may be taken along, their number follows from measured steps: look again this often.
 LEARNING_STEPS = 32
@@ -115,11 +116,9 @@ class Replica:
         batch = flight.batch
         self.meter.tokens(batch.decodes, steps, flight.began, now)
         scheduler = self._scheduler
-        if isinstance(scheduler, ClassScheduler):
-            scheduler.since[batch.rank] = now
-            if not batch.prefills:
-                seconds = flight.lasting(steps) / steps
-                scheduler.decode_cost.observe(len(batch.decodes), seconds, steps)
+        if isinstance(scheduler, ClassScheduler) and not batch.prefills:
+            seconds = flight.lasting(steps) / steps
+            scheduler.decode_cost.observe(len(batch.decodes), seconds, steps)
 
     def _complete(self, flight: Flight, steps: int, now: float) -> None:
         """The last step has ended: tokens come out, requests end."""
@@ -147,6 +146,9 @@ class Replica:
                 finished.add(request)
         self._note(flight, steps, now)
         self._scheduler.retire(batch, finished)
+        if isinstance(self._scheduler, ClassScheduler):
+            self._scheduler.service.ended(now)
+            self._scheduler.note(now, self._suspended)
         for request in finished:
             self.outstanding[request.rank] -= 1
         for request in sorted(finished, key=lambda r: r.number):
@@ -209,7 +211,8 @@ class Replica:
         self.meter.suspensions[flight.batch.rank] += 1
         scheduler = self._scheduler
         assert isinstance(scheduler, ClassScheduler)
-        scheduler.since[flight.batch.rank] = now
+        scheduler.service.ended(now)
+        scheduler.note(now, self._suspended)
         self.next_event = now + self.cost.suspend_s  # then _decide
 
     def _resume(self, plan: Resume, now: float) -> None:
@@ -217,6 +220,10 @@ class Replica:
         flight.seconds += self.cost.resume_s
         flight.resumed = now
         flight.protected = plan.protected
+        scheduler = self._scheduler
+        assert isinstance(scheduler, ClassScheduler)
+        batch = flight.batch
+        scheduler.service.started(batch.rank, now, batch.riding, plan.protected)
         self._run(flight, plan.budget)
 
     # -- decisions -----------------------------------------------------------------------------
@@ -235,8 +242,7 @@ class Replica:
                 self._start(batch, now)
 
     def _ask(self, scheduler: ClassScheduler, now: float) -> None:
-        views = tuple(f.view(f.batch.rank, now) for f in self._suspended)
-        view = scheduler.view(now, views)
+        view = scheduler.view(now, self._suspended)
         if not (view.suspended or view.ready):
             return
         plan = scheduler.decide(view)
@@ -244,18 +250,21 @@ class Replica:
             self._resume(plan, now)
             return
         batch = scheduler.compose(plan)
+        if not batch:
+            scheduler.service.refused(plan.rank, now)
+            for cls in view.ready:
+                if cls.rank != plan.rank:
+                    batch = scheduler.compose(Run(cls.rank))
+                    if batch:
+                        break
         if not batch and self._suspended:
             self._resume(Resume(), now)
             return
         if not batch:
-            for cls in view.classes:
-                if cls.rank != plan.rank and cls.has_work:
-                    batch = scheduler.compose(Run(cls.rank))
-                    if batch:
-                        break
-        if not batch:
+            scheduler.service.stopped(now)
             return
-        scheduler.since[batch.rank] = now
+        batch.riding = scheduler.riding(batch, self._suspended)
+        scheduler.service.started(batch.rank, now, batch.riding, batch.protected)
         if not batch.prefills and batch.budget is None:
             batch.steady = self._steady(scheduler, batch, view, plan)
         self._start(batch, now)
@@ -279,26 +288,26 @@ class Replica:
         if most == 1 or not (others or view.suspended):
             return most
         seconds = self._table[batch.tokens] + self.cost.context_s * batch.context
-        if self._same(scheduler, batch, view, plan, (most - 1) * seconds):
+        if self._same(scheduler, view, plan, (most - 1) * seconds):
             return most
         low, high = 1, most - 1  # of `high` + 1 steps the last one is decided otherwise
         while low < high:
             middle = (low + high + 1) // 2
-            if self._same(scheduler, batch, view, plan, (middle - 1) * seconds):
+            if self._same(scheduler, view, plan, (middle - 1) * seconds):
                 low = middle
             else:
                 high = middle - 1
         return low
 
-    def _same(
-        self, scheduler: ClassScheduler, batch: Batch, view: EngineView, plan: Plan, later: float
-    ) -> bool:
-        leader = batch.rank
+    def _same(self, scheduler: ClassScheduler, view: EngineView, plan: Plan, later: float) -> bool:
+        service = scheduler.service
         classes = tuple(
             [
-                c
-                if c.rank == leader or not c.has_work
-                else ClassView(c.rank, c.waiting, c.prefilling, c.decoding, c.starved + later)
+                replace(
+                    c,
+                    starved=service.starved(c.rank, later) if c.has_work else 0.0,
+                    owed=service.owed(c.rank, later),
+                )
                 for c in view.classes
             ]
         )

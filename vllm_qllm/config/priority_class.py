@@ -38,8 +38,10 @@ class PriorityClass:
         max_priority: largest priority that still belongs to the class; null for the last class.
         max_wait_ms: how long work of this class may be held back by more urgent work before it
             is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
-        slice_ms: how long it then runs before it may be suspended again. Milliseconds; at least
-            one checkpoint is always passed.
+        slice_ms: how long it then runs, over as many steps as that takes, before it may be
+            suspended again. Milliseconds; at least one checkpoint is always passed. The shares
+            ``slice_ms / (max_wait_ms + slice_ms)`` of all classes but the first add up to less
+            than 1.
         slo_ttft_ms: objective for the time to first token, which the status page compares with
             what was; a bound of their histogram; null for no objective. Milliseconds.
         slo_share: share of the requests that are to keep it.
@@ -103,6 +105,11 @@ class PriorityClass:
         )
         check_rules(self, f"classes[{self.name}].")
 
+    @property
+    def share(self) -> float:
+        """The fraction of the machine that the class keeps, however much urgent work there is."""
+        return self.slice_ms / (self.max_wait_ms + self.slice_ms)
+
 
 DEFAULT_CLASSES = (
     PriorityClass("latency_sensitive", max_priority=0),
@@ -127,6 +134,18 @@ def _parse(entry: Any) -> PriorityClass:
         check(name in known, "classes[] field", name, ", ".join(sorted(known)))
     check("name" in entry, "classes[]", dict(entry), "an object with a name")
     return PriorityClass(**entry)
+
+
+def check_shares(classes: Sequence[PriorityClass]) -> None:
+    """Check that what is promised to less urgent classes leaves something. Raises ConfigError."""
+    total = sum(c.share for c in classes[1:])
+    check(
+        total < 1,
+        "classes[].slice_ms",
+        [c.slice_ms for c in classes[1:]],
+        "times whose shares slice_ms / (max_wait_ms + slice_ms) of all classes but the most urgent "
+        f"add up to less than 1; these make {total:.3g}",
+    )
 
 
 def check_order(classes: Sequence[PriorityClass]) -> None:

@@ -14,6 +14,7 @@ from vllm_qllm.config.priority_class import (
     MAX_CLASSES,
     PriorityClass,
     check_order,
+    check_shares,
     parse_classes,
     rank_of,
     usual_priority,
@@ -160,6 +161,7 @@ class PriorityConfig:
 
     def __post_init__(self) -> None:
         check_order(self.classes)
+        check_shares(self.classes)
         check_rules(self)
         settled: dict[str, Any] = {
             "service_tiers": tier_priorities(self.service_tiers, self.classes)

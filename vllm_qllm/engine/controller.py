@@ -98,17 +98,20 @@ class Controller:
         self._flag.raise_for(0)
         now = time.monotonic()
         step.suspend(now, suspended.checkpoint)
-        self._scheduler.load.ran(step, now)
+        self._scheduler.load.ended(now)
         by = next((r for r, n in enumerate(self._arrivals.pending[: step.rank]) if n), None)
         self._scheduler.accounting.suspended(step, suspended.place, by, now)
         plan = self._nest()
         now = time.monotonic()
         self._scheduler.accounting.resumed(step, now - (step.suspended_at or now), now)
         step.resume(now)
+        step.protected = plan is not None and plan.protected
+        # Without a budget it is protected for the sake of a call, which is not its class's debt.
+        charged = plan is not None and plan.protected and plan.budget is not None
+        self._scheduler.load.started(step, now, charged)
         if plan is None:
             self._scheduler.abandonment.give_up(step)
             return GIVE_UP
-        step.protected = plan.protected
         self._start(step)
         return deadline(plan.budget)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.engine.step import Step
-from vllm_qllm.policy import ClassView
+from vllm_qllm.policy import ClassView, Service
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
@@ -37,32 +37,45 @@ class LoadMeter:
 
     def __init__(self, scheduler: PriorityScheduler) -> None:
         self._scheduler = scheduler
-        # When each class last led a step, or got work after having none.
-        self._since: list[float | None] = [None] * len(scheduler.priority_config.classes)
+        self._ranks = range(len(scheduler.priority_config.classes))
+        self._service = Service(scheduler.priority_config.classes)
 
     def classes(self, now: float) -> tuple[ClassView, ...]:
         """One view a class, most urgent first; requests of suspended steps are left out."""
-        scheduler = self._scheduler
-        ranks = range(len(self._since))
-        prefilling = [0 for _ in ranks]
-        decoding = [0 for _ in ranks]
-        suspended = scheduler.suspended_ids
-        for request in scheduler.running:
-            if request.request_id in suspended:
-                continue
-            counts = prefilling if request.is_prefill_chunk else decoding
-            counts[scheduler.rank(request)] += 1
-        blocked = self.blocked()
+        service = self._service
+        waiting, prefilling, decoding = self._note(now)
         views = []
-        for rank in ranks:
-            waiting = self.queued(rank) - blocked[rank]
-            if not (waiting or prefilling[rank] or decoding[rank]):
-                self._since[rank] = None
-            elif self._since[rank] is None:
-                self._since[rank] = now
-            starved = now - (self._since[rank] or now)
-            views.append(ClassView(rank, waiting, prefilling[rank], decoding[rank], starved))
+        for rank in self._ranks:
+            work = waiting[rank], prefilling[rank], decoding[rank]
+            starved = service.starved(rank) if any(work) else 0.0
+            views.append(ClassView(rank, *work, starved, service.owed(rank)))
         return tuple(views)
+
+    def _note(self, now: float) -> tuple[list[int], list[int], list[int]]:
+        """Count, by class, what waits, prefills and decodes; the service is told."""
+        scheduler = self._scheduler
+        prefilling = [0 for _ in self._ranks]
+        decoding = [0 for _ in self._ranks]
+        suspended = {name: n for s in scheduler.suspended for name, n in s.request_ids.items()}
+        in_steps = [[False, False] for _ in self._ranks]
+        for request in scheduler.running:
+            rank = scheduler.rank(request)
+            tokens = suspended.get(request.request_id)
+            if tokens is not None:
+                decodes = tokens == 1 and request.num_output_tokens > 0
+                in_steps[rank][decodes] = True
+            else:
+                (prefilling if request.is_prefill_chunk else decoding)[rank] += 1
+        blocked = self.blocked()
+        waiting = [self.queued(rank) - blocked[rank] for rank in self._ranks]
+        self._service.note(
+            [
+                (waiting[r] > 0 or prefilling[r] > 0 or prompts, decoding[r] > 0 or decodes)
+                for r, (prompts, decodes) in enumerate(in_steps)
+            ],
+            now,
+        )
+        return waiting, prefilling, decoding
 
     def queued(self, rank: int) -> int:
         """Requests of class ``rank`` that are not admitted, blocked or not."""
@@ -71,7 +84,7 @@ class LoadMeter:
 
     def blocked(self) -> list[int]:
         """Waiting requests a class that cannot be scheduled yet, whatever the plan."""
-        counts = [0] * len(self._since)
+        counts = [0 for _ in self._ranks]
         for request in self._scheduler.deferred_waiting:
             if _is_blocked(request):
                 counts[self._scheduler.rank(request)] += 1
@@ -106,7 +119,21 @@ class LoadMeter:
         running, waiting = self._scheduler.get_request_counts()
         return running > 0 or waiting > sum(self.blocked())
 
-    def ran(self, step: Step, now: float) -> None:
-        """Note that ``step``'s class has the machine, or had it until ``now``."""
+    # -- who has the machine -------------------------------------------------------------------
+
+    def started(self, step: Step, now: float, charged: bool) -> None:
+        """Note that ``step`` starts or goes on; ``charged``: for its own class's sake."""
         if step.request_ids:
-            self._since[step.rank] = now
+            self._service.started(step.rank, now, step.riding, charged)
+        else:
+            self._service.stopped(now)
+            self._note(now)  # what had work may have been aborted
+
+    def ended(self, now: float) -> None:
+        """Note that the step which ran is over or suspended, and which work there is then."""
+        self._service.ended(now)
+        self._note(now)
+
+    def refused(self, rank: int, now: float) -> None:
+        """Note that nothing of class ``rank`` could be scheduled, although it has work."""
+        self._service.refused(rank, now)

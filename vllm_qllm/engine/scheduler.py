@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,16 @@ from vllm_qllm.kv.spill import Spill
 from vllm_qllm.metrics.location import pulse_path, store_path
 from vllm_qllm.metrics.pulse import Pulse
 from vllm_qllm.metrics.recorder import Recorder
-from vllm_qllm.policy import EngineView, Plan, Policy, Resume, Run, resolve
+from vllm_qllm.policy import (
+    EngineView,
+    Plan,
+    Policy,
+    Resume,
+    Run,
+    SuspendedView,
+    resolve,
+    riding,
+)
 from vllm_qllm.timeline.location import ring_path
 from vllm_qllm.timeline.log import open_log
 
@@ -107,9 +117,11 @@ class PriorityScheduler(Scheduler):
     def view(self, now: float) -> EngineView:
         """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
         classes = self.load.classes(now)
-        suspended = tuple(step.view(now) for step in self.suspended)
-        view = EngineView(classes, suspended)
+        view = EngineView(classes, self._suspended_views(now))
         return replace(view, ride_limit=self.riders.limit(view)) if view.ready else view
+
+    def _suspended_views(self, now: float) -> tuple[SuspendedView, ...]:
+        return tuple(step.view(now) for step in self.suspended)
 
     def decide(self) -> Plan:
         """Ask the policy, and check its answer.
@@ -144,12 +156,15 @@ class PriorityScheduler(Scheduler):
         if plan is None:
             plan = self._plan_between_steps()
         output = self._schedule_by(plan, throttle_prefills)
-        if output.total_num_scheduled_tokens or self.suspended:
+        if output.total_num_scheduled_tokens or (self.suspended and self.abandonment.wanted):
             return output
         # The leading class could not be given a block or a slot: let the others go on, the most
         # urgent first. An output that is not used hands on what it announces.
-        for rank, cls in enumerate(self.load.classes(time.monotonic())):
-            if rank == plan.rank or not cls.has_work:
+        now = time.monotonic()
+        self.load.refused(plan.rank, now)
+        for cls in EngineView(self.load.classes(now), self._suspended_views(now)).ready:
+            rank = cls.rank
+            if rank == plan.rank:
                 continue
             self.in_flight.pop()
             unused, output = output, self._schedule_by(Run(rank), throttle_prefills)
@@ -196,7 +211,7 @@ class PriorityScheduler(Scheduler):
         step = self._describe(plan, output)
         self.in_flight.append(step)
         step.resumed_at = now = time.monotonic()
-        self.load.ran(step, now)
+        self.load.started(step, now, plan.protected)
         self.parking.resumed(output)
         self.accounting.scheduled(step, now)
         return output
@@ -248,9 +263,19 @@ class PriorityScheduler(Scheduler):
             | self.parking.restored_by(output)
             if suspendable
             else frozenset(),
+            riding=self._riding(requests, None if decode else output.total_num_scheduled_tokens),
             restoring=self.parking.restoring(output),
             decode_rows=len(scheduled) if decode and scheduled else None,
         )
+
+    def _riding(self, requests: list[Request], step_tokens: int | None) -> dict[int, float]:
+        """For each class but the first in a step of ``requests``, what of it is service of it."""
+        rows = Counter(map(self.rank, requests))
+        ride = sorted(rows)[1:]
+        if not ride:
+            return {}
+        decodes = Counter(self.rank(r) for r in self.running if r.num_output_tokens)
+        return {rank: riding(rows[rank], decodes[rank], step_tokens) for rank in ride}
 
     # -- suspended steps -----------------------------------------------------------------------
 
@@ -363,7 +388,7 @@ class PriorityScheduler(Scheduler):
         now = time.monotonic()
         if step.decode_rows and not step.abandoned:
             self.decode_cost.observe(step.decode_rows, ran)
-        self.load.ran(step, now)
+        self.load.ended(now)
         self.accounting.completed(step, requests, now)
         return outputs
 

@@ -23,6 +23,7 @@ class Step:
         protected: whether arrivals leave it alone until then.
         request_ids: the requests in it, with the tokens scheduled for each.
         unwritten_blocks: KV blocks it writes; their content is not valid before it completes.
+        riding: for each class whose decodes ride, the share of its time that is service of it.
         restoring: KV blocks of all its requests, by request, if it copies any back from the host.
         decode_rows: number of requests when every request decodes one token, else None.
         resumed_at: when it last began to run.
@@ -40,6 +41,7 @@ class Step:
     protected: bool
     request_ids: dict[str, int]
     unwritten_blocks: frozenset[int] = frozenset()
+    riding: dict[int, float] = field(default_factory=dict)
     restoring: dict[str, list[int]] = field(default_factory=dict)
     decode_rows: int | None = None
     resumed_at: float = 0.0

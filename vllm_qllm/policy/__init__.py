@@ -13,6 +13,7 @@ from vllm_qllm.policy.base import (
     TurnView,
 )
 from vllm_qllm.policy.registry import resolve
+from vllm_qllm.policy.service import Service, riding
 from vllm_qllm.policy.step import StepPolicy
 from vllm_qllm.policy.strict import StrictPolicy
 
@@ -24,9 +25,11 @@ __all__ = [
     "Policy",
     "Resume",
     "Run",
+    "Service",
     "StepPolicy",
     "StrictPolicy",
     "SuspendedView",
     "TurnView",
     "resolve",
+    "riding",
 ]

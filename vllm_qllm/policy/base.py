@@ -15,7 +15,7 @@ from vllm_qllm.config import PriorityConfig
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """The work of one class that could run now (that of suspended steps is not counted).
+    """The work of one class that could run now (only ``owed`` counts that of suspended steps).
 
     Attributes:
         rank: 0 is the most urgent.
@@ -23,6 +23,8 @@ class ClassView:
         prefilling: admitted requests with prompt tokens left.
         decoding: admitted requests that need one token at a time.
         starved: seconds since the class last led a step; 0 while it has no work.
+        owed: seconds of the machine that the class is to be given now, because it was held back
+            for ``max_wait_ms`` and has not had its slice for that; 0: none yet.
     """
 
     rank: int
@@ -30,6 +32,7 @@ class ClassView:
     prefilling: int
     decoding: int
     starved: float = 0.0
+    owed: float = 0.0
 
     @property
     def has_work(self) -> bool:

@@ -4,42 +4,47 @@
 from __future__ import annotations
 
 from vllm_qllm.config import PriorityConfig
-from vllm_qllm.policy.base import ClassView, EngineView, Plan, Resume, Run, SuspendedView
+from vllm_qllm.policy.base import EngineView, Plan, Resume, Run, SuspendedView
 
 
 class StrictPolicy:
     """Strict order by class, with preemption inside the step and a bound on every wait.
 
-    Work that has been held back for its class's ``max_wait_ms`` runs for ``slice_ms`` before
-    more urgent work continues, so a less urgent class keeps at least
+    Work that has been held back for its class's ``max_wait_ms`` runs for ``slice_ms``, over as
+    many steps as that takes, before more urgent work continues. So a less urgent class keeps
     ``slice / (max_wait + slice)`` of the machine however much urgent work there is.
     """
 
     suspendable = True
 
     def __init__(self, config: PriorityConfig) -> None:
-        self._max_wait = [c.max_wait_ms / 1000 for c in config.classes]
         self._slice = [c.slice_ms / 1000 for c in config.classes]
 
     def plan(self, view: EngineView) -> Plan:
-        """Resume what has waited too long, else run the most urgent class that has work."""
-        if view.suspended and self._is_overdue(view):
-            return Resume(self._slice[view.suspended[-1].rank], protected=True)
+        """Give what is owed, else run the most urgent class that has work."""
+        if view.suspended:
+            inner = view.suspended[-1]
+            budget = max(view.classes[inner.rank].owed, self._for_others(view, inner))
+            if budget:
+                return Resume(budget, protected=True)
         if not view.ready:
             return Resume()
         leader, *others = view.ready
-        for held in others:
-            if held.starved >= self._max_wait[held.rank]:
-                budget = self._slice[held.rank]
-                return Run(held.rank, 0, self.suspendable, budget, protected=True)
+        # Whoever is owed the most slices comes first: what is always served before others, each
+        # time for the rest of a slice, would keep these from theirs for good.
+        held = max(others, key=lambda c: c.owed / self._slice[c.rank], default=leader)
+        if held is not leader and held.owed:
+            return Run(held.rank, 0, self.suspendable, held.owed, protected=True)
         return Run(leader.rank, view.ride_limit, self.suspendable and leader.rank > 0)
 
-    def _is_overdue(self, view: EngineView) -> bool:
-        *outer, inner = view.suspended
-        patience = self._max_wait[inner.rank]
-        behind: list[SuspendedView | ClassView] = [*outer]
-        behind += (c for c in view.classes[inner.rank + 1 :] if c.has_work)
-        if any(held.starved >= self._max_wait[held.rank] for held in behind):
-            # Less urgent work is overdue and must wait for this step: it gets every second slice.
-            patience = min(patience, self._slice[inner.rank])
-        return inner.starved >= patience
+    def _for_others(self, view: EngineView, inner: SuspendedView) -> float:
+        """Less urgent work that is owed time must wait for this step: it gets every second slice.
+
+        Until it is done, however little its own class is owed. The longer that takes the more they
+        are owed, and so much it may have, up to half of the time.
+        """
+        slice_ = self._slice[inner.rank]
+        owed = max((c.owed for c in view.classes[inner.rank + 1 :]), default=0.0)
+        if not owed or inner.starved < slice_:
+            return 0.0
+        return max(slice_, min(owed, inner.starved))
