@@ -361,8 +361,25 @@ class PriorityScheduler(Scheduler):
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         computed, spilled = self.parking.preempting(request)
+        self._forget_uncomputed(request)
         super()._preempt_request(request, *args, **kwargs)
         self.accounting.preempted(request, computed, spilled)
+
+    def _forget_uncomputed(self, request: Request) -> None:
+        """Take blocks that a request has not computed out of the prefix cache.
+
+        vLLM may take the blocks of one that it has just put into the same step, and has registered
+        by their hashes what that step would have written.
+        """
+        manager = self.kv_cache_manager
+        uncomputed: set[int] = set()
+        for kind, blocks in zip(
+            manager.coordinator.single_type_managers,
+            manager.get_block_ids(request.request_id),
+            strict=True,
+        ):
+            uncomputed.update(blocks[request.num_computed_tokens // kind.block_size :])
+        manager.evict_blocks(uncomputed)
 
     def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
         """vLLM's bitmask, in memory of its own: a nested step fills the shared one again."""
