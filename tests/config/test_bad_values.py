@@ -93,6 +93,18 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         ("classes[a].slo_share", classes(slo_share=v), v, "below 1")
         for v in ("0.9", None, True, NAN, INF, 0, 1, 99)
     ),
+    *(
+        ("classes[a].grammar_bytes", classes(grammar_bytes=v), v, "at least 1, or null")
+        for v in ("1", True, 1.0, NAN, INF, 0, -1, INT64_MAX + 1, [1])
+    ),
+    *(
+        ("classes[a].grammar_wait_ms", classes(grammar_wait_ms=v), v, "3600000, or null")
+        for v in ("1", True, NAN, INF, 0, -1, 3_600_001, [1])
+    ),
+    *(
+        ("classes[a].grammar_ms", classes(grammar_ms=v), v, "60000, or null")
+        for v in ("1", True, NAN, INF, 0, -1, 60_001, [1])
+    ),
     *(("classes", {"classes": v}, v, "list") for v in (None, 3, "a", {"name": "a"}, True)),
     *(("classes[]", {"classes": [v]}, v, "object") for v in (None, 3, "a", ["a"], True)),
     ("classes[]", {"classes": [{"max_priority": 1}]}, {"max_priority": 1}, "name"),

@@ -36,6 +36,9 @@ def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
             "max_prompt_chars": st.none() | st.integers(1, 2**40),
             "max_sequences": st.none() | st.integers(1, 2**40),
             "max_n": st.none() | st.integers(1, 2**40),
+            "grammar_bytes": st.none() | st.integers(1, INT64_MAX),
+            "grammar_wait_ms": st.none() | st.floats(0.01, 3_600_000),
+            "grammar_ms": st.none() | st.floats(0.01, 60_000),
         },
     )
     classes = [

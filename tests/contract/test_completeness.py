@@ -50,7 +50,10 @@ NOT_OF_VLLM = {
     "priority_draining",
     "priority_enforcement",
     "priority_pool",
+    "priority_log_probabilities",
     "priority_rank",
+    "priority_refusals",
+    "priority_waiting",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,
     # which give them to objects and not to classes, or are not imported where they are used
     "metadata",  # of dataclasses.Field
@@ -68,6 +71,8 @@ NOT_OF_VLLM = {
     "samples",
     "json",
     "kill",  # of multiprocessing
+    *("_max_workers", "cancel", "done"),  # of concurrent.futures
+    *("numel", "shape", "size"),  # of torch and numpy
     "hexdigest",  # of hashlib
     "cudaHostUnregister",  # of torch, built for CUDA
     *("model_validate", "scope", "url"),  # of pydantic and starlette

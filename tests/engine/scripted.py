@@ -55,7 +55,7 @@ class Result:
     """What one request got: its tokens, the log-probability of each, and why it ended.
 
     ``top_logprobs`` are all that it got, of one token after the other; ``prompt_logprobs`` are
-    those of the prompt's tokens, if they were asked for.
+    those of the prompt's tokens, if they were asked for; ``stop_reason`` says more of the end.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -63,6 +63,7 @@ class Result:
     finish_reason: str | None = None
     top_logprobs: list[float] = field(default_factory=list)
     prompt_logprobs: list[float] = field(default_factory=list)
+    stop_reason: int | str | None = None
 
 
 class ScriptedEngine:
@@ -172,6 +173,7 @@ class ScriptedEngine:
                     result.prompt_logprobs += of_prompt.logprobs[:, 0].tolist()
                 if output.finish_reason is not None:
                     result.finish_reason = str(output.finish_reason)
+                    result.stop_reason = output.stop_reason
 
     def run(self, steps: int = 10_000) -> None:
         """Step until nothing is left."""

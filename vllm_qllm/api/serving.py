@@ -13,7 +13,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of
 from vllm_qllm.access.visit import visit_of
-from vllm_qllm.api import draining, tier
+from vllm_qllm.api import draining, log_probabilities, refused, tier
 from vllm_qllm.api.held import held
 from vllm_qllm.api.notices import NOTICES
 from vllm_qllm.api.priority import UnclearError, asked_of, heard
@@ -47,8 +47,10 @@ def teach(handler: Any) -> None:
     data = carried(getattr(handler.engine_client, "vllm_config", None))
     if data is None:
         return
-    draining.announce(handler.engine_client)
     config = PriorityConfig.from_dict(data)
+    draining.announce(handler.engine_client)
+    refused.explain(handler.engine_client)
+    log_probabilities.in_pieces(handler.engine_client, config)
     for name in ENTRIES:
         if hasattr(handler, name):
             setattr(handler, name, _checked(handler, name, config))

@@ -51,6 +51,14 @@ class PriorityClass:
         max_sequences: prompts times ``n`` of a request; null: 1024, and any in the most urgent
             class.
         max_n: sequences of one prompt; null: 256, and any in the most urgent class.
+        grammar_bytes: size of the largest grammar, schema or list of choices; null for any. It is
+            compiled in a time that may grow with the square of its size. Like the two below it
+            does not bind the most urgent class.
+        grammar_wait_ms: how long a request may wait for its grammar; null for any time. It then
+            ends with an error. Milliseconds.
+        grammar_ms: of the engine's thread, that a grammar may take for each token on average, and
+            all of a step together; null for any. A request that goes on taking more ends with an
+            error. Milliseconds.
     """
 
     name: str = field(metadata={"allowed": NAME})
@@ -92,6 +100,22 @@ class PriorityClass:
         None,
         lambda v: v is None or (is_int(v) and 1 <= v <= 2**40),
         "null, or a number from 1 to 1099511627776",
+    )
+
+    grammar_bytes: int | None = ruled(
+        2**18,
+        lambda v: v is None or (is_int(v) and 1 <= v <= INT64_MAX),
+        "a number of bytes, at least 1, or null for any",
+    )
+    grammar_wait_ms: float | None = ruled(
+        60_000.0,
+        lambda v: v is None or (is_number(v) and 0 < v <= 3_600_000),
+        "a number of milliseconds above 0, at most 3600000, or null for any",
+    )
+    grammar_ms: float | None = ruled(
+        10.0,
+        lambda v: v is None or (is_number(v) and 0 < v <= 60_000),
+        "a number of milliseconds above 0, at most 60000, or null for any",
     )
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.cuda_graphs import captured_tokens
 from vllm_qllm.engine.decode_cost import DecodeCost
+from vllm_qllm.engine.grammars import Grammars
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
 from vllm_qllm.engine.parking import Parking
@@ -85,6 +86,7 @@ class PriorityScheduler(Scheduler):
         self.abandonment = Abandonment(self)
         self.kv_guard = KVGuard(self)
         self.riders = Riders(self)
+        self.grammars = Grammars(self)
         recorder = Recorder(self.priority_config, store_path())
         log = open_log(self.priority_config, ring_path())
         self.accounting = Accounting(self, recorder, Pulse(pulse_path()), log)
@@ -151,7 +153,9 @@ class PriorityScheduler(Scheduler):
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         """Schedule one step by the plan of the policy (or by the one set by ``use_plan``)."""
         plan, self._plan = self._plan, None
-        self.programs.expire(time.monotonic())
+        now = time.monotonic()
+        self.programs.expire(now)
+        self.grammars.expire(now)
         self.abandonment.begin()
         if plan is None:
             plan = self._plan_between_steps()
@@ -235,7 +239,12 @@ class PriorityScheduler(Scheduler):
                 candidates.append(request)
             else:
                 held.append(request)
-        riders = self.riders.choose(plan, chosen, candidates)
+        affordable = self.grammars.affordable(chosen, leading=True)
+        if affordable is not chosen:
+            held += [r for r in chosen if r not in affordable]
+            chosen = affordable
+        riders = self.grammars.affordable(candidates, leading=False)
+        riders = self.riders.choose(plan, chosen, riders)
         chosen += riders
         held += [r for r in candidates if r not in riders]
         limit = self.max_num_running_reqs
@@ -399,7 +408,9 @@ class PriorityScheduler(Scheduler):
         for request_id, status in step.pending_aborts:
             self._finish(request_id, status)
         requests = [self.requests[i] for i in step.request_ids if i in self.requests]
+        self.grammars.note_failed()
         outputs = super().update_from_output(scheduler_output, model_runner_output)
+        self.grammars.charge(requests, outputs)
         self.abandonment.ended(step, computed)
         self.parking.completed(step, ran, model_runner_output.kv_connector_output)
         now = time.monotonic()

@@ -6,12 +6,14 @@ from vllm_qllm.contract.uses import (
     engine_core,
     executors,
     experts,
+    grammars,
     http,
     intake,
     kv_blocks,
     kv_connector,
     model_runner,
     options,
+    outputs,
     scheduler,
 )
 
@@ -21,9 +23,11 @@ ALL: tuple[Dependency, ...] = (
     *kv_connector.DEPENDENCIES,
     *engine_core.DEPENDENCIES,
     *executors.DEPENDENCIES,
+    *grammars.DEPENDENCIES,
     *model_runner.DEPENDENCIES,
     *experts.DEPENDENCIES,
     *options.DEPENDENCIES,
+    *outputs.DEPENDENCIES,
     *http.DEPENDENCIES,
     *intake.DEPENDENCIES,
 )
