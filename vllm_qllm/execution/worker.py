@@ -15,6 +15,7 @@ from vllm_qllm.execution import rpc_loop
 from vllm_qllm.execution.adapters import Adapters
 from vllm_qllm.execution.checkpoints import install
 from vllm_qllm.execution.device_flag import DeviceFlag
+from vllm_qllm.execution.first_use import compile_ahead
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.interruption import Interruption
 from vllm_qllm.execution.lanes import Lanes
@@ -45,6 +46,8 @@ class SuspendableWorker:
         group = get_tp_group()
         config = PriorityConfig.from_dict(carried(self.vllm_config) or {})
         on_gpu = self.device.type == "cuda"
+        if not on_gpu:
+            compile_ahead(self.model_runner)
         session = Session(
             flag,
             flag.agreement(group.rank_in_group, group.world_size),

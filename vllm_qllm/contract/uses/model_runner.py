@@ -266,4 +266,23 @@ ATTENTION = (
     ),
 )
 
-DEPENDENCIES: tuple[Dependency, ...] = (*RUNNER, *ATTENTION)
+SAMPLER = (
+    *uses(
+        "vllm.v1.sample.sampler:Sampler",
+        body(
+            "gather_logprobs",
+            "execution.first_use:compile_ahead",
+            "Compiles what it calls, once for all numbers of rows, when it is first called.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+        attribute("sampler", "execution.first_use:compile_ahead", "What samples."),
+    ),
+    *uses(
+        "vllm.config.model:ModelConfig",
+        signature("get_vocab_size", "execution.first_use:compile_ahead", "Columns of logits."),
+    ),
+)
+
+DEPENDENCIES: tuple[Dependency, ...] = (*RUNNER, *ATTENTION, *SAMPLER)
