@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 from vllm import SamplingParams
+from vllm.lora.request import LoRARequest
+from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -60,6 +62,7 @@ class BareScheduler:
         blocks: usable KV blocks of 16 tokens (vLLM sets one more aside).
         seqs: ``max_num_seqs``.
         tokens: ``max_num_batched_tokens``.
+        configure: changes the engine's configuration further.
         priority: fields of the priority configuration.
     """
 
@@ -70,6 +73,7 @@ class BareScheduler:
         blocks: int = 64,
         seqs: int = 4,
         tokens: int = 64,
+        configure: Callable[[Any], None] = lambda config: None,
         **priority: Any,
     ) -> None:
         config = copy.deepcopy(base)
@@ -79,6 +83,7 @@ class BareScheduler:
         config.cache_config.num_gpu_blocks = blocks + 1
         given = {"policy": "strict", "reserved_kv": 0.0} | priority
         config.additional_config = {"priority": given}
+        configure(config)
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
         kv = KVCacheConfig(
             num_blocks=blocks + 1,
@@ -114,8 +119,17 @@ class BareScheduler:
         out: int = 4,
         arrival: float | None = None,
         program: str | None = None,
+        adapter: int | None = None,
+        images: list[tuple[int, int]] | None = None,
+        resumable: bool = False,
     ) -> Request:
-        """A request arrives; prompts given as a length have tokens of their own."""
+        """A request arrives; prompts given as a length have tokens of their own.
+
+        Args:
+            adapter: number of a LoRA adapter.
+            images: (first token, number of tokens) of each.
+            resumable: whether its client may send more.
+        """
         number = len(self.requests)
         if isinstance(prompt, int):
             tokens = [10_000 * (number + 1) + i for i in range(prompt)]
@@ -133,6 +147,14 @@ class BareScheduler:
             arrival_time=float(number) if arrival is None else arrival,
             priority=priority,
             block_hasher=self._hasher,
+            lora_request=LoRARequest(f"adapter-{adapter}", adapter, "none") if adapter else None,
+            mm_features=[
+                MultiModalFeatureSpec(
+                    None, "image", f"{name}-{i}", PlaceholderRange(offset=first, length=length)
+                )
+                for i, (first, length) in enumerate(images or [])
+            ],
+            resumable=resumable,
         )
         self.requests[name] = request
         self.scheduler.add_request(request)
@@ -233,6 +255,10 @@ class BareScheduler:
             for one in outputs.outputs:
                 if one.finish_reason is not None:
                     self.finished[one.request_id] = str(one.finish_reason)
+        if drafts := self.scheduler.num_spec_tokens:
+            self.scheduler.update_draft_token_ids(
+                DraftTokenIds(names, [[8] * drafts for _ in names])
+            )
         self.check()
 
     # -- what is -----------------------------------------------------------------------------------
@@ -294,7 +320,8 @@ class BareScheduler:
         held = {b for name in scheduler.requests for b in self.blocks_of(name)} - {0}
         held |= {b.block_id for kept in scheduler.programs._kept.values() for b in kept.blocks}
         assert self.free == self.blocks - len(held)
-        assert scheduler.max_num_active_reqs == scheduler.max_num_running_reqs
+        slots = scheduler.scheduler_config.max_num_active_seqs or scheduler.max_num_running_reqs
+        assert scheduler.max_num_active_reqs == slots
         assert len(scheduler.waiting) == sum(1 for _ in scheduler.waiting)
 
     def assert_idle(self) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from vllm.lora.request import LoRARequest
 
@@ -12,18 +14,25 @@ from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make("tiny-llama", tmp_path_factory.mktemp("lora") / "base")
+
+
+@pytest.fixture(scope="module")
+def lora(base: Path) -> dict[int, LoRARequest]:
+    return {
+        n: LoRARequest(f"adapter-{n}", n, str(make_adapter("tiny-llama", n, base.parent / f"{n}")))
+        for n in (1, 2)
+    }
+
+
 @pytest.mark.covers("LoRA adapters", "eager", suspended=True)
 @pytest.mark.parametrize("slots", [1, 2])
 def test_adapters_of_a_suspended_step(
-    engine_for: EngineFor, tmp_path_factory: pytest.TempPathFactory, slots: int
+    engine_for: EngineFor, base: Path, lora: dict[int, LoRARequest], slots: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("lora")
-    model = make("tiny-llama", folder / "base")
-    lora = {
-        n: LoRARequest(f"adapter-{n}", n, str(make_adapter("tiny-llama", n, folder / f"{n}")))
-        for n in (1, 2)
-    }
-    engine = engine_for(model=str(model), enable_lora=True, max_loras=slots, max_lora_rank=8)
+    engine = engine_for(model=str(base), enable_lora=True, max_loras=slots, max_lora_rank=8)
     specs = [
         (prompt(1, 400), 6, BE, lora[1]),
         (prompt(1, 400), 6, LS, lora[2]),
@@ -46,6 +55,33 @@ def test_adapters_of_a_suspended_step(
     engine.on_suspended = arrive
     engine.run()
     assert len(ids) == 3
+    for number, request_id in enumerate(ids):
+        assert_same(engine.results[request_id], expected[number], f"request {number}")
+    engine.reset()
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_urgent_request_joins_decodes_of_another_adapter(
+    engine_for: EngineFor, base: Path, lora: dict[int, LoRARequest], slots: int
+) -> None:
+    """With one slot the decodes stay behind; with two they ride."""
+    engine = engine_for(model=str(base), enable_lora=True, max_loras=slots, max_lora_rank=8)
+    specs = [(prompt(1, 40), 12, BE, lora[1]), (prompt(1, 40), 6, LS, lora[2])]
+    expected = [engine.alone(p, out, lora=adapter) for p, out, _, adapter in specs]
+    policy = engine.core.scheduler.priority_policy
+    policy.ride = 4
+    try:
+        ids = []
+        for p, out, priority, adapter in specs:
+            ids.append(engine.add(p, out, priority, lora=adapter))
+            engine.step()
+            engine.step()
+        others, urgent = (engine.results[request_id] for request_id in ids)
+        assert len(urgent.tokens) == 2, "it waited for nobody"
+        assert len(others.tokens) == (2 if slots == 1 else 3)
+        engine.run()
+    finally:
+        policy.ride = 0
     for number, request_id in enumerate(ids):
         assert_same(engine.results[request_id], expected[number], f"request {number}")
     engine.reset()

@@ -132,36 +132,46 @@ class KVGuard:
             scheduler.rank(r) <= rank for r in admitted
         )
 
-    def fitting_beside(self, first: list[Request], others: list[Request]) -> list[Request]:
-        """Those of ``others`` that find room once all of ``first``, of one class, have theirs.
+    def room_beside(self, first: list[Request]) -> int | None:
+        """Blocks left for others once all of ``first``, of one class, have theirs.
 
         None when ``first`` is empty or does not fit itself.
         """
         if not first:
-            return []
-        free = self._manager.block_pool.get_num_free_blocks() - sum(map(self._growth, first))
+            return None
+        free = self._manager.block_pool.get_num_free_blocks() - sum(map(self.growth, first))
         if any(r.status != RequestStatus.RUNNING for r in first):
             free -= self._manager.watermark_blocks
         room = free - self._reserve
         if (room if self._scheduler.rank(first[0]) else free) < 0:
-            return []
-        fitting = []
-        for request in others:
-            growth = self._growth(request)
-            if growth <= max(room, 0):
-                room -= growth
-                fitting.append(request)
-        return fitting
+            return None
+        return max(room, 0)
 
-    def _growth(self, request: Request) -> int:
+    def growth(self, request: Request) -> int:
         """Blocks that ``request`` has yet to get for its tokens, at most."""
-        return max(0, self._beyond_held(request, request.num_tokens))
+        tokens = request.num_tokens_with_spec
+        if request.status != RequestStatus.RUNNING:
+            tokens += self._scheduler.num_spec_tokens  # a padded decode
+        return self._beyond_held(request, tokens)
 
     def _beyond_held(self, request: Request, tokens: int) -> int:
-        """Blocks that ``tokens`` of ``request`` fill, less those it holds."""
-        managers = self._manager.coordinator.single_type_managers
-        held = sum(map(len, self._manager.get_block_ids(request.request_id)))
-        return sum(cdiv(tokens, m.block_size) for m in managers) - held
+        """Blocks that ``tokens`` of ``request`` fill, and the drafter's, less those it holds.
+
+        vLLM's own count, without hits.
+        """
+        most = self._scheduler.max_model_len
+        encoded = sum(request.get_num_encoder_embeds(i) for i in range(len(request.mm_features)))
+        return self._manager.coordinator.get_num_blocks_to_allocate(
+            request_id=request.request_id,
+            num_tokens=min(tokens + self._scheduler.num_lookahead_tokens, most),
+            new_computed_blocks=self._manager.empty_kv_cache_blocks.blocks,
+            num_encoder_tokens=encoded,
+            total_computed_tokens=request.num_computed_tokens,
+            num_local_computed_tokens=request.num_computed_tokens,
+            num_tokens_main_model=min(tokens, most),
+            apply_admission_cap=request.status != RequestStatus.RUNNING,
+            prefill_end=max(request.num_prompt_tokens, request.num_tokens - 1),
+        )
 
     def _leaves_reserve(self, request: Request, without: int = 0) -> bool:
         """Whether the reserve is not for ``request``, with so many others ``without`` blocks."""

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from vllm.v1.request import Request
 
+from vllm_qllm.engine.step_room import StepRoom
 from vllm_qllm.policy import EngineView, Run
 
 if TYPE_CHECKING:
@@ -32,27 +32,45 @@ class Riders:
         if not candidates:
             return 0
         if leader.waiting or leader.prefilling:
-            # A prefill's time goes with its tokens, and each rider adds one. A rider must not
-            # push prompt tokens out of the step.
+            # A prefill's time goes with its tokens, and each rider adds one, or as many as are
+            # speculated. A rider must not push prompt tokens out of the step.
             tokens = scheduler.load.prompt_tokens(leader.rank)
             room = scheduler.max_num_scheduled_tokens - tokens
-            return min(candidates, room, int(tokens * (slowdown - 1.0)))
+            each = 1 + scheduler.num_spec_tokens
+            return min(candidates, room // each, int(tokens * (slowdown - 1.0) / each))
         return scheduler.decode_cost.riders(leader.decoding, candidates, slowdown)
 
-    def choose(self, plan: Run, leading: list[Request], candidates: list[Request]) -> list[Request]:
-        """Those of ``candidates`` that leave the leading class its slots and its blocks.
+    def choose(
+        self, plan: Run, leading: list[Request], candidates: list[Request], room: StepRoom
+    ) -> list[Request]:
+        """Those of ``candidates`` that leave the leading class all that it could use.
 
-        vLLM schedules them before it admits anybody, and their blocks are not to be taken.
+        vLLM schedules them before it admits anybody, and what they hold is not to be taken: rows,
+        tokens, LoRA adapters and blocks.
+
+        Args:
+            plan: of the step.
+            leading: the admitted requests that it is for, which have taken their part of ``room``.
+            candidates: decodes of less urgent classes.
+            room: of the step.
         """
         if not candidates:
             return []
         scheduler = self._scheduler
-        most = scheduler.max_num_running_reqs
-        queued = itertools.chain(
-            scheduler.kv_holding_waiting.of(plan.rank), scheduler.waiting.of(plan.rank)
-        )
-        first = leading + list(itertools.islice(queued, max(0, most - len(leading))))
+        first = leading + room.wait_for()
+        if not any(map(room.is_certain, first)):
+            return []  # a step of riders alone would be one of their class
+        blocks = scheduler.kv_guard.room_beside(first)
+        if blocks is None:
+            return []
         # Those that have come furthest ride first: they finish soonest and give blocks back.
         candidates = sorted(candidates, key=lambda r: (scheduler.rank(r), -r.num_output_tokens))
-        fitting = scheduler.kv_guard.fitting_beside(first, candidates)
-        return fitting[: min(plan.riders, max(0, most - len(first)))]
+        riders: list[Request] = []
+        for request in candidates:
+            if len(riders) == plan.riders:
+                break
+            growth = scheduler.kv_guard.growth(request)
+            if growth <= blocks and room.take(request):
+                blocks -= growth
+                riders.append(request)
+        return riders

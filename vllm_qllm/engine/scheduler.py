@@ -29,6 +29,7 @@ from vllm_qllm.engine.accounting import Accounting
 from vllm_qllm.engine.class_queue import ClassQueue
 from vllm_qllm.engine.cuda_graphs import captured_tokens
 from vllm_qllm.engine.decode_cost import DecodeCost
+from vllm_qllm.engine.encoder_guard import EncoderGuard
 from vllm_qllm.engine.grammars import Grammars
 from vllm_qllm.engine.kv_guard import KVGuard
 from vllm_qllm.engine.load import LoadMeter
@@ -36,6 +37,7 @@ from vllm_qllm.engine.parking import Parking
 from vllm_qllm.engine.programs import Programs
 from vllm_qllm.engine.riders import Riders
 from vllm_qllm.engine.step import Step
+from vllm_qllm.engine.step_room import StepRoom
 from vllm_qllm.kv.connector import SpillConnector
 from vllm_qllm.kv.copies import Copies
 from vllm_qllm.kv.spill import Spill
@@ -85,6 +87,7 @@ class PriorityScheduler(Scheduler):
         self.programs = Programs(self)
         self.abandonment = Abandonment(self)
         self.kv_guard = KVGuard(self)
+        self.encoder_guard = EncoderGuard(self)
         self.riders = Riders(self)
         self.grammars = Grammars(self)
         recorder = Recorder(self.priority_config, store_path())
@@ -196,13 +199,17 @@ class PriorityScheduler(Scheduler):
         return plan
 
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
-        chosen, self._held = self._split_running(plan)
+        room = StepRoom(self, plan.rank)
+        own_sessions = room.sessions()
+        chosen, self._held = self._split_running(plan, room)
         self.running = chosen
         self._show(plan.rank)
         slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
-        # stand in the way: the model runner holds only the requests of one step.
+        # stand in the way, nor streamed ones that wait for their client: the model runner holds
+        # only the requests of one step.
         self.max_num_active_reqs = slots - sum(self.rank(r) == plan.rank for r in self._held)
+        self.max_num_active_reqs += self.num_waiting_for_streaming_input - own_sessions
         try:
             output = super().schedule(throttle_prefills)
             if output.total_num_scheduled_tokens:
@@ -224,9 +231,9 @@ class PriorityScheduler(Scheduler):
         self.waiting.show(rank)
         self.kv_holding_waiting.show(rank)
 
-    def _split_running(self, plan: Run) -> tuple[list[Request], list[Request]]:
+    def _split_running(self, plan: Run, room: StepRoom) -> tuple[list[Request], list[Request]]:
         """Requests that vLLM may schedule now, those of the leading class first, and the others."""
-        chosen: list[Request] = []
+        admitted: list[Request] = []
         candidates: list[Request] = []
         held: list[Request] = []
         suspended = self.suspended_ids
@@ -234,21 +241,17 @@ class PriorityScheduler(Scheduler):
             if request.request_id in suspended:
                 held.append(request)
             elif self.rank(request) == plan.rank:
-                chosen.append(request)
+                admitted.append(request)
             elif plan.riders and self.rank(request) > plan.rank and not request.is_prefill_chunk:
                 candidates.append(request)
             else:
                 held.append(request)
-        affordable = self.grammars.affordable(chosen, leading=True)
-        if affordable is not chosen:
-            held += [r for r in chosen if r not in affordable]
-            chosen = affordable
-        riders = self.grammars.affordable(candidates, leading=False)
-        riders = self.riders.choose(plan, chosen, riders)
-        chosen += riders
-        held += [r for r in candidates if r not in riders]
-        limit = self.max_num_running_reqs
-        return chosen[:limit], chosen[limit:] + held
+        leading = room.lead(self.grammars.affordable(admitted, leading=True))
+        affordable = self.grammars.affordable(candidates, leading=False)
+        riders = self.riders.choose(plan, leading, affordable, room)
+        chosen = {*leading, *riders}
+        others = [r for r in admitted + candidates if r not in chosen]
+        return leading + riders, others + held
 
     def _describe(self, plan: Run, output: SchedulerOutput) -> Step:
         scheduled = output.num_scheduled_tokens

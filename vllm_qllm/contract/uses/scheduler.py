@@ -93,6 +93,12 @@ SCHEDULER = uses(
         "Plans are made from them.",
     ),
     attribute(
+        "num_spec_tokens num_lookahead_tokens num_waiting_for_streaming_input lora_config "
+        "encoder_cache_manager is_encoder_decoder",
+        "engine",
+        "Limits of a step: riders leave the leading class its part of each.",
+    ),
+    attribute(
         "scheduler_reserve_full_isl",
         "engine.kv_guard:KVGuard._missing",
         "Says how many blocks an admission asks for.",
@@ -159,7 +165,8 @@ REQUEST = (
         attribute(
             "request_id priority status num_computed_tokens num_tokens num_prompt_tokens "
             "num_output_tokens is_prefill_chunk num_preemptions max_tokens arrival_time "
-            "structured_output_request is_finished sampling_params cache_salt",
+            "structured_output_request is_finished sampling_params cache_salt lora_request "
+            "mm_features num_tokens_with_spec num_stale_output_tokens get_num_encoder_embeds",
             "engine",
             "Plans, victims and metrics are worked out from them.",
         ),
@@ -182,11 +189,50 @@ REQUEST = (
         ),
     ),
     *uses(
+        "vllm.v1.core.sched.interface:PauseState",
+        attribute("UNPAUSED", "engine.step_room:StepRoom.is_certain", "Waiting ones are let in."),
+    ),
+    *uses(
+        "vllm.lora.request:LoRARequest",
+        attribute("lora_int_id", "engine.step_room:StepRoom", "Which adapter it is."),
+    ),
+    *uses(
+        "vllm.config.lora:LoRAConfig",
+        attribute("max_loras", "engine.step_room:StepRoom", "Adapters in one step."),
+    ),
+    *uses(
+        "vllm.config.scheduler:SchedulerConfig",
+        attribute(
+            "max_num_batched_tokens", "engine.step_room:StepRoom", "Inputs of a step, drafts too."
+        ),
+    ),
+    *uses(
+        "vllm.config.speculative:SpeculativeConfig",
+        attribute(
+            "max_num_new_slots_for_drafting",
+            "engine.step_room:StepRoom",
+            "Inputs of the drafter for each request.",
+        ),
+    ),
+    *uses(
+        "vllm.v1.core.encoder_cache_manager:EncoderCacheManager",
+        body(
+            "can_allocate free get_cached_input_ids",
+            "engine.encoder_guard:EncoderGuard",
+            "EncoderGuard stands in front of it, and frees what held-back requests keep.",
+        ),
+        attribute(
+            "cached num_embeds_by_hash num_freeable_slots",
+            "engine.encoder_guard:EncoderGuard",
+            "Say what freeing would gain.",
+        ),
+    ),
+    *uses(
         "vllm.v1.request:RequestStatus",
         attribute(
-            "RUNNING PREEMPTED WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR WAITING_FOR_REMOTE_KVS "
-            "WAITING_FOR_STREAMING_REQ FINISHED_LENGTH_CAPPED FINISHED_IGNORED FINISHED_ABORTED "
-            "FINISHED_ERROR FINISHED_REPETITION",
+            "WAITING RUNNING PREEMPTED WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR "
+            "WAITING_FOR_REMOTE_KVS WAITING_FOR_STREAMING_REQ FINISHED_LENGTH_CAPPED "
+            "FINISHED_IGNORED FINISHED_ABORTED FINISHED_ERROR FINISHED_REPETITION",
             "engine",
             "Decides what can be scheduled, what can lose its blocks, and how it is counted.",
         ),
