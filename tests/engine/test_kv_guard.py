@@ -515,3 +515,19 @@ def test_two_that_outgrow_the_cache_do_not_take_turns(make: Make) -> None:
         bare.end()
     assert sum(bare.preemptions().values()) <= 1
     bare.assert_idle()
+
+
+def test_what_fits_only_with_the_reserve_is_let_in_by_age(make: Make) -> None:
+    """Beside one or two urgent requests at all times, which hold one or two blocks of twenty."""
+    bare = make(blocks=20, tokens=64, reserved_kv=0.1)
+    began = bare.clock.monotonic()
+    bare.add("b", BE, 280, out=1)  # 18 blocks, and two are the reserve
+    for number in range(600):
+        if number % 3 == 0:  # two of them overlap
+            bare.add(f"l{number}", LS, 8, out=5)
+        bare.begin()
+        bare.end(took=0.05)
+        if "b" in bare.finished:
+            break
+    assert bare.finished.get("b") == "length"
+    assert bare.clock.monotonic() - began < 10

@@ -187,3 +187,18 @@ def test_turns_are_ordered_by_their_program(make: Make, order: str, first: str) 
     scheduled = bare.begin()
     bare.end()
     assert list(scheduled) == [first]
+
+
+def test_a_program_that_never_ends_is_not_first_for_ever(make: Make) -> None:
+    bare = make(blocks=64, seqs=1, order="program")
+    bare.add("turn 0", BE, 16, out=1, arrival=0.0, program="p")
+    bare.add("other", BE, 16, out=1, arrival=10.0)
+    served = []
+    for second in range(0, 100, 5):  # the next turn comes before the last one is done
+        bare.add(f"turn {second + 5}", BE, 16, out=1, arrival=second + 5.0, program="p")
+        served += bare.begin()
+        bare.end()
+        if "other" in served:
+            break
+    # Turns that came within a minute of it may go first, and no later one.
+    assert served[-1] == "other" and 10 < len(served) <= 15

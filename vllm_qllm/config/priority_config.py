@@ -78,7 +78,7 @@ class PriorityConfig:
         program_ttl_ms: how long the KV of a finished turn is kept for the next turn of its program;
             0: it is not. Milliseconds.
         order: of requests of one priority: by their own ``arrival`` or by that of the first turn
-            of their ``program``.
+            of their ``program``, at most a minute before their own.
         service_tiers: priority, or name of a class, for each ``service_tier`` of a request that
             names no priority; also names of your own, and ``*`` for all others.
         timeline: number of events of the timeline to keep; 0 for no timeline, true for

@@ -180,7 +180,30 @@ class KVGuard:
         if not self._reserve or scheduler.rank(request) == 0:
             return False
         admitted = len(scheduler.running) + len(scheduler._held) - without
-        return admitted > (request in scheduler.running)
+        if admitted <= (request in scheduler.running):
+            return False
+        # Nor can it wait for ever to be the only one, where it fits in no other way.
+        rank = scheduler.rank(request)
+        return not scheduler.load.owed(rank) or self._could_fit_beside_reserve(request)
+
+    def _could_fit_beside_reserve(self, request: Request) -> bool:
+        """Whether ``request`` finds room if all that are no more urgent give up theirs."""
+        scheduler, manager = self._scheduler, self._manager
+        rank = scheduler.rank(request)
+        more_urgent = (
+            r for r in (*scheduler.running, *scheduler._held) if scheduler.rank(r) < rank
+        )
+        taken = {
+            block
+            for other in more_urgent
+            for group in manager.get_block_ids(other.request_id)
+            for block in group
+        }
+        kinds = manager.coordinator.single_type_managers
+        needed = sum(cdiv(request.num_tokens, kind.block_size) for kind in kinds)
+        # One block is vLLM's own.
+        usable = manager.kv_cache_config.num_blocks - 1 - len(taken)
+        return needed + manager.watermark_blocks + self._reserve <= usable
 
     def written_by(self, requests: list[Request], scheduled: dict[str, int]) -> frozenset[int]:
         """Ids of the blocks that a step writes, for the tokens scheduled for each request.

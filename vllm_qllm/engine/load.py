@@ -134,6 +134,10 @@ class LoadMeter:
         self._service.ended(now)
         self._note(now)
 
+    def owed(self, rank: int) -> float:
+        """Seconds of the machine that class ``rank`` is to be given now."""
+        return self._service.owed(rank)
+
     def refused(self, rank: int, now: float) -> None:
         """Note that nothing of class ``rank`` could be scheduled, although it has work."""
         self._service.refused(rank, now)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PROGRAM_ID = "program_id"
 # Programs whose beginning is remembered, the latest to be seen.
 REMEMBERED = 100_000
+# How many seconds earlier than it came a turn may be placed. Without a bound a program that never
+# ends would be first for good; with it, what has waited for so long goes before all later turns.
+HEAD_START = 60.0
 # Turns without a program are kept under their own id behind this; programs are hexadecimal.
 ALONE = "alone-"
 
@@ -87,7 +90,7 @@ class Programs:
             return
         began = self._began.pop(program, request.arrival_time)
         self._began[program] = began
-        request.arrival_time = began
+        request.arrival_time = max(began, request.arrival_time - HEAD_START)
         while len(self._began) > REMEMBERED:
             del self._began[next(iter(self._began))]
 

@@ -271,6 +271,7 @@ class PriorityScheduler(Scheduler):
             budget=plan.budget if suspendable else None,
             protected=plan.protected,
             request_ids=dict(scheduled),
+            output=output,
             unwritten_blocks=self.kv_guard.written_by(requests, scheduled)
             | self.parking.restored_by(output)
             if suspendable
@@ -403,9 +404,15 @@ class PriorityScheduler(Scheduler):
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        """Apply aborts that waited for this step to complete, then its results."""
-        step = self.in_flight.pop()
-        assert step.request_ids.keys() == scheduler_output.num_scheduled_tokens.keys()
+        """Apply aborts that waited for this step to complete, then its results.
+
+        Steps nest, so that it is the last one in flight; those of an engine that has several
+        batches in flight complete in any order.
+        """
+        step = next((s for s in self.in_flight if s.output is scheduler_output), None)
+        if step is None:  # one that this scheduler has not made
+            return super().update_from_output(scheduler_output, model_runner_output)
+        self.in_flight.remove(step)
         ran = step.ran + time.monotonic() - step.resumed_at
         computed = self.abandonment.ending(step) if step.abandoned else {}
         for request_id, status in step.pending_aborts:

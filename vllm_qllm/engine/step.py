@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import RequestStatus
 
 from vllm_qllm.policy import SuspendedView
@@ -22,6 +23,7 @@ class Step:
         budget: seconds it may run before it must suspend, None for no limit.
         protected: whether arrivals leave it alone until then.
         request_ids: the requests in it, with the tokens scheduled for each.
+        output: what ``schedule()`` returned for it, by which its results are told.
         unwritten_blocks: KV blocks it writes; their content is not valid before it completes.
         riding: for each class whose decodes ride, the share of its time that is service of it.
         restoring: KV blocks of all its requests, by request, if it copies any back from the host.
@@ -40,6 +42,7 @@ class Step:
     budget: float | None
     protected: bool
     request_ids: dict[str, int]
+    output: SchedulerOutput | None = None
     unwritten_blocks: frozenset[int] = frozenset()
     riding: dict[int, float] = field(default_factory=dict)
     restoring: dict[str, list[int]] = field(default_factory=dict)
