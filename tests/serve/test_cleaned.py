@@ -23,18 +23,14 @@ def generate(server: Server) -> None:
     server.post("/v1/completions", body | {"service_tier": "flex"})
 
 
-def test_metrics_timeline_and_status_go_on(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_metrics_timeline_and_status_go_on(server: Server) -> None:
     generate(server)
     before = server.samples()
     assert before["qllm_recording_engines{}"] == 1
     files = cleaned.held(server, Path(tempfile.gettempdir()))
     (ours,) = {path.parent for path in files if path.name == "metrics.0"}
     assert {path.name for path in files if path.parent == ours} >= {"metrics.0", "timeline.0"}
-    for path in files:
-        if not path.is_relative_to(tmp_path_factory.getbasetemp()):  # model and log
-            path.unlink()
+    # Nothing else: caches and, in a checkout below it, libraries are there, too.
     shutil.rmtree(ours)
     generate(server)
     after = server.samples()
