@@ -22,7 +22,7 @@ WORKERS := $(if $(filter-out 1,$(JOBS)),-n $(JOBS))
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test test-all test-gpu test-deploy deploy-tools soak compatibility configuration patches lint demo \
+.PHONY: help setup test test-all test-gpu test-deploy deploy-tools soak compatibility pages patches lint demo \
   bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
@@ -34,7 +34,7 @@ help:
 	@echo "make deploy-tools nginx, Prometheus, Ray, a browser and checkers for tests, from apt and pip, into .deploy"
 	@echo "make soak         10,000 mixed requests with aborts on too few KV blocks; wants a quiet machine"
 	@echo "make compatibility  all tests, and docs/compatibility.md from what they cover"
-	@echo "make configuration  docs/configuration.md from the fields and their rules"
+	@echo "make pages        docs/configuration.md and README's table, from the code"
 	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
 	@echo "make bench        the mix of short urgent and long batch requests under every system; half an hour"
@@ -92,8 +92,9 @@ deploy-tools: setup
 compatibility: setup deploy-tools
 	$(PY) -m pytest $(WORKERS) -m "" --write-compatibility
 
-configuration: setup
+pages: setup
 	@$(PY) -m vllm_qllm.config > docs/configuration.md
+	@$(PY) -m tests.platforms
 
 patches: setup
 	@$(PY) -m patches.make

@@ -22,4 +22,4 @@ def test_every_field_says_what_it_means(record: type) -> None:
 
 
 def test_the_page_is_current() -> None:
-    assert PAGE.read_text() == f"{render()}\n", "make configuration"
+    assert PAGE.read_text() == f"{render()}\n", "make pages"
