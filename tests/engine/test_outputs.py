@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import RequestStatus
 
 from tests.engine.bare_scheduler import BE, LS, Make
 
@@ -42,3 +43,48 @@ def test_the_results_of_an_output_that_it_did_not_make_are_applied(make: Make) -
     made.num_scheduled_tokens, made.total_num_scheduled_tokens = {"a": 1}, 1
     scheduler.update_from_output(made, result(made, 8))
     assert list(request.output_token_ids) == [7, 8] and not scheduler.requests
+
+
+def test_one_that_lost_its_blocks_while_its_step_ran_keeps_the_token(make: Make) -> None:
+    bare = make(blocks=10, tokens=100)
+    scheduler = bare.scheduler
+    one = bare.add("one", BE, 80, out=9)
+    first = scheduler.schedule()
+    other = bare.add("other", BE, 80, out=9)
+    second = scheduler.schedule()
+    assert [o.num_scheduled_tokens for o in (first, second)] == [{"one": 80}, {"other": 80}]
+    scheduler.update_from_output(first, result(first, 7))
+    third = scheduler.schedule()  # takes the blocks of the one that came later
+    assert third.num_scheduled_tokens == {"one": 1} and other.status == RequestStatus.PREEMPTED
+    scheduler.update_from_output(second, result(second, 42))
+    assert list(other.output_token_ids) == [42]
+    scheduler.update_from_output(third, result(third, 8))
+    assert list(one.output_token_ids) == [7, 8] and not scheduler.in_flight
+
+
+def test_a_stop_token_ends_a_request_whatever_made_the_step(make: Make) -> None:
+    bare = make()
+    scheduler = bare.scheduler
+    request = bare.add("a", LS, 8, out=9)
+    request.sampling_params.stop_token_ids = [11]
+    request.sampling_params._all_stop_token_ids = {11}
+    output = scheduler.schedule()
+    scheduler.update_from_output(output, result(output, 11))
+    assert request.status == RequestStatus.FINISHED_STOPPED and not scheduler.requests
+
+
+def test_a_reset_of_running_requests_lets_all_wait_and_frees_every_block(make: Make) -> None:
+    bare = make(seqs=4, tokens=256)
+    scheduler = bare.scheduler
+    requests = [bare.add(f"r{n}", BE, 20, out=5) for n in range(3)]
+    for _ in range(2):
+        bare.begin()
+        bare.end()
+    assert len(scheduler.running) == 3 and not scheduler.reset_prefix_cache()
+    assert scheduler.reset_prefix_cache(reset_running_requests=True)
+    assert not scheduler.running and bare.free == bare.blocks
+    bare.content.clear()
+    while scheduler.requests:
+        bare.begin()
+        bare.end()
+    assert all(request.num_output_tokens == 5 for request in requests)
