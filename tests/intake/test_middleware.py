@@ -212,6 +212,40 @@ def test_who_goes_away_while_waiting_is_not_served() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("ticks", [1, 2, 3, 4, 5, 6])
+def test_who_is_cancelled_while_waiting_keeps_no_turn(ticks: int) -> None:
+    """The server ends a task at any point of its wait, also as its turn comes."""
+
+    async def main() -> None:
+        first_may_end = asyncio.Event()
+        entered = 0
+
+        async def app(body: bytes) -> None:
+            nonlocal entered
+            entered += 1
+            if entered == 1:
+                await first_may_end.wait()
+
+        served = middleware(app)
+
+        def begin() -> asyncio.Task[None]:
+            client = Client(LARGE)
+            return asyncio.ensure_future(served(scope(), client.receive, client.send))
+
+        first = begin()
+        await asyncio.sleep(0.01)
+        second = begin()
+        await asyncio.sleep(0.01)
+        first_may_end.set()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        await asyncio.wait_for(begin(), 5)
+
+    asyncio.run(main())
+
+
 def test_a_server_without_limits_reads_nothing() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert passage.get() is None

@@ -17,7 +17,7 @@ from vllm_qllm.access.visit import SCOPE_KEY, Visit
 from vllm_qllm.intake.json_size import COMMAS, JsonSize
 from vllm_qllm.intake.limits import Limits
 from vllm_qllm.intake.passage import Passage, passage
-from vllm_qllm.intake.turns import Turns
+from vllm_qllm.intake.turns import Turn, Turns
 
 # What is smaller in both respects costs the event loop well below a millisecond.
 SMALL_BYTES, SMALL_ITEMS = 2**16, 2**8
@@ -52,16 +52,31 @@ class IntakeMiddleware:
         try:
             if not body.is_small:
                 async with _unless_gone(receive) as gone:
-                    taking = asyncio.ensure_future(self._turns.take())
-                    await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
-                    if not taking.done():
-                        taking.cancel()
-                        return
-                served.turn = taking.result()
+                    turn = await self._turn_unless(gone)
+                if turn is None:
+                    return
+                served.turn = turn
             await self._app(scope, body.again(receive), _noticed(served, send))
         finally:
             served.was_read()
             passage.reset(token)
+
+    async def _turn_unless(self, gone: asyncio.Future[Message]) -> Turn | None:
+        """One's turn; None if the client goes away before."""
+        taking = asyncio.ensure_future(self._turns.take())
+        try:
+            await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else None
+        except asyncio.CancelledError:  # by the server, when nobody is there to use a turn
+            taking.add_done_callback(_give_back)
+            raise
+        finally:
+            taking.cancel()
+
+
+def _give_back(taking: asyncio.Future[Turn]) -> None:
+    if not taking.cancelled():
+        taking.result().give_back()
 
 
 class _Body:
