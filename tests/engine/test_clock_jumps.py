@@ -59,7 +59,11 @@ def test_only_steady_clocks_are_read() -> None:
     modules = set(package.rglob("*.py")) - set((package / "capacity").rglob("*.py"))
     assert len(modules) > 30
     found = {str(p.relative_to(package)): unsteady(p.read_text()) for p in modules}
-    assert {path: names for path, names in found.items() if names} == {
+    assert {path: sorted(set(names)) for path, names in found.items() if names} == {
+        # A Retry-After may be a date; what is waited for it is bounded by a minute.
+        "batch/retry.py": ["datetime"],
+        # Processor time of a thread, which no clock sets.
+        "engine/metered_grammar.py": ["time.thread_time"],
         # Machines have no other clock in common; a jump costs a request the better place.
         "ray/replica.py": ["time.time"],
         "ray/router.py": ["time.time"],

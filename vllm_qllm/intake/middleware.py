@@ -52,10 +52,9 @@ class IntakeMiddleware:
         try:
             if not body.is_small:
                 async with _unless_gone(receive) as gone:
-                    turn = await self._turn_unless(gone)
-                if turn is None:
+                    served.turn = await self._turn_unless(gone)
+                if served.turn is None:
                     return
-                served.turn = turn
             await self._app(scope, body.again(receive), _noticed(served, send))
         finally:
             served.was_read()
