@@ -25,6 +25,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_qllm.access import gate as gates
 from vllm_qllm.access.door import DOORS, Door, door_of, shown
 from vllm_qllm.access.route import BELOW, is_served, route_of
+from vllm_qllm.metrics import location
 from vllm_qllm.status.endpoint import StatusEndpoint
 from vllm_qllm.timeline.endpoint import TimelineEndpoint
 
@@ -71,6 +72,8 @@ def apps(tiny_model: Path) -> Iterator[list[FastAPI]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SERVER_DEV_MODE", "ALLOW_RUNTIME_LORA_UPDATING", "ENABLE_COHERE_API"):
             patch.setenv(f"VLLM_{name}", "1")
+        # An engine that was made in this process would be on the metrics of all of them for good.
+        patch.setattr(location, "_prepared", None)
         model = ModelConfig(str(tiny_model))
         parser = make_arg_parser(FlexibleArgumentParser())
         built = []

@@ -184,7 +184,7 @@ def document(tmp_path: Path) -> dict[str, object]:
     from vllm_qllm.config import PriorityConfig
     from vllm_qllm.engine.step import Step
     from vllm_qllm.execution.protocol import EXPERTS, Place
-    from vllm_qllm.timeline.document import engine
+    from vllm_qllm.timeline.document import document as read
     from vllm_qllm.timeline.log import open_log
 
     path = tmp_path / "timeline.0"
@@ -207,8 +207,7 @@ def document(tmp_path: Path) -> dict[str, object]:
     log.step_finished(slow, 0, 101.2)
     log.request_first_token(1, a, 101.2)
     log.close()
-    found = engine(path, 1e6)
-    return {"format": "vllm-qllm timeline", "version": 1, "engines": [found]}
+    return read(str(tmp_path / "metrics"), 1e6)
 
 
 def test_a_timeline_shows_steps_layers_and_requests(document: dict[str, object]) -> None:
