@@ -193,17 +193,11 @@ class KVGuard:
         more_urgent = (
             r for r in (*scheduler.running, *scheduler._held) if scheduler.rank(r) < rank
         )
-        taken = {
-            block
-            for other in more_urgent
-            for group in manager.get_block_ids(other.request_id)
-            for block in group
-        }
-        kinds = manager.coordinator.single_type_managers
-        needed = sum(cdiv(request.num_tokens, kind.block_size) for kind in kinds)
         # One block is vLLM's own.
-        usable = manager.kv_cache_config.num_blocks - 1 - len(taken)
-        return needed + manager.watermark_blocks + self._reserve <= usable
+        left = manager.kv_cache_config.num_blocks - 1
+        left -= len({b for r in (request, *more_urgent) for b in self._blocks_of(r, 0)})
+        needed = self._beyond_held(request, request.num_tokens)
+        return needed + manager.watermark_blocks + self._reserve <= left
 
     def written_by(self, requests: list[Request], scheduled: dict[str, int]) -> frozenset[int]:
         """Ids of the blocks that a step writes, for the tokens scheduled for each request.
@@ -211,16 +205,33 @@ class KVGuard:
         ``num_computed_tokens`` has already been advanced past the scheduled tokens.
         """
         written: set[int] = set()
-        managers = self._manager.coordinator.single_type_managers
         for request in requests:
             end = request.num_computed_tokens
-            start = end - scheduled[request.request_id]
-            for manager, blocks in zip(
-                managers, self._manager.get_block_ids(request.request_id), strict=True
-            ):
-                first, last = start // manager.block_size, cdiv(end, manager.block_size)
-                written.update(blocks[first:last])
+            written |= self._blocks_of(request, end - scheduled[request.request_id], end)
         return frozenset(written)
+
+    def forget_uncomputed(self, request: Request) -> None:
+        """Take blocks that ``request`` has not computed out of the prefix cache.
+
+        vLLM may take the blocks of one that it has just put into the same step, and has registered
+        by their hashes what that step would have written.
+        """
+        self._manager.evict_blocks(self._blocks_of(request, request.num_computed_tokens))
+
+    def _blocks_of(self, request: Request, start: int, end: int | None = None) -> set[int]:
+        """Ids of the blocks that hold its tokens from ``start``, to ``end`` or all that follow.
+
+        A block that holds one of them counts.
+        """
+        found: set[int] = set()
+        for manager, blocks in zip(
+            self._manager.coordinator.single_type_managers,
+            self._manager.get_block_ids(request.request_id),
+            strict=True,
+        ):
+            last = None if end is None else cdiv(end, manager.block_size)
+            found.update(blocks[start // manager.block_size : last])
+        return found
 
     def without_unwritten(
         self, blocks: KVCacheBlocks, num_tokens: int, boundary: int, diverged: bool

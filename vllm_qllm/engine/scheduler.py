@@ -50,7 +50,6 @@ from vllm_qllm.policy import (
     Policy,
     Resume,
     Run,
-    SuspendedView,
     resolve,
     riding,
 )
@@ -122,11 +121,8 @@ class PriorityScheduler(Scheduler):
     def view(self, now: float) -> EngineView:
         """What the policy sees at ``now`` (``time.monotonic()`` seconds)."""
         classes = self.load.classes(now)
-        view = EngineView(classes, self._suspended_views(now))
+        view = EngineView(classes, tuple(step.view(now) for step in self.suspended))
         return replace(view, ride_limit=self.riders.limit(view)) if view.ready else view
-
-    def _suspended_views(self, now: float) -> tuple[SuspendedView, ...]:
-        return tuple(step.view(now) for step in self.suspended)
 
     def decide(self) -> Plan:
         """Ask the policy, and check its answer.
@@ -169,7 +165,7 @@ class PriorityScheduler(Scheduler):
         # urgent first. An output that is not used hands on what it announces.
         now = time.monotonic()
         self.load.refused(plan.rank, now)
-        for cls in EngineView(self.load.classes(now), self._suspended_views(now)).ready:
+        for cls in self.view(now).ready:
             rank = cls.rank
             if rank == plan.rank:
                 continue
@@ -200,7 +196,6 @@ class PriorityScheduler(Scheduler):
 
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
         room = StepRoom(self, plan.rank)
-        own_sessions = room.sessions()
         chosen, self._held = self._split_running(plan, room)
         self.running = chosen
         self._show(plan.rank)
@@ -209,7 +204,7 @@ class PriorityScheduler(Scheduler):
         # stand in the way, nor streamed ones that wait for their client: the model runner holds
         # only the requests of one step.
         self.max_num_active_reqs = slots - sum(self.rank(r) == plan.rank for r in self._held)
-        self.max_num_active_reqs += self.num_waiting_for_streaming_input - own_sessions
+        self.max_num_active_reqs += self.num_waiting_for_streaming_input - room.sessions
         try:
             output = super().schedule(throttle_prefills)
             if output.total_num_scheduled_tokens:
@@ -374,32 +369,21 @@ class PriorityScheduler(Scheduler):
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         computed, spilled = self.parking.preempting(request)
-        self._forget_uncomputed(request)
+        self.kv_guard.forget_uncomputed(request)
         super()._preempt_request(request, *args, **kwargs)
         self.accounting.preempted(request, computed, spilled)
-
-    def _forget_uncomputed(self, request: Request) -> None:
-        """Take blocks that a request has not computed out of the prefix cache.
-
-        vLLM may take the blocks of one that it has just put into the same step, and has registered
-        by their hashes what that step would have written.
-        """
-        manager = self.kv_cache_manager
-        uncomputed: set[int] = set()
-        for kind, blocks in zip(
-            manager.coordinator.single_type_managers,
-            manager.get_block_ids(request.request_id),
-            strict=True,
-        ):
-            uncomputed.update(blocks[request.num_computed_tokens // kind.block_size :])
-        manager.evict_blocks(uncomputed)
 
     def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
         """vLLM's bitmask, in memory of its own: a nested step fills the shared one again."""
         grammar = super().get_grammar_bitmask(scheduler_output)
-        if grammar is not None and self.in_flight[-1].suspendable:
+        step = self._step_of(scheduler_output)
+        if grammar is not None and step is not None and step.suspendable:
             grammar.grammar_bitmask = grammar.grammar_bitmask.copy()
         return grammar
+
+    def _step_of(self, output: SchedulerOutput) -> Step | None:
+        """The step in flight that ``output`` is of; None if this scheduler has not made it."""
+        return next((step for step in self.in_flight if step.output is output), None)
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
@@ -409,8 +393,8 @@ class PriorityScheduler(Scheduler):
         Steps nest, so that it is the last one in flight; those of an engine that has several
         batches in flight complete in any order.
         """
-        step = next((s for s in self.in_flight if s.output is scheduler_output), None)
-        if step is None:  # one that this scheduler has not made
+        step = self._step_of(scheduler_output)
+        if step is None:
             return super().update_from_output(scheduler_output, model_runner_output)
         self.in_flight.remove(step)
         ran = step.ran + time.monotonic() - step.resumed_at

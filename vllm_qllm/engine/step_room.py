@@ -27,6 +27,11 @@ class StepRoom:
     Args:
         scheduler: whose step it is.
         rank: class that leads it.
+
+    Attributes:
+        sessions: streamed requests of the leading class that wait for their client and count as
+            rows. Those of other classes do not: model runner V1 holds only the requests of one
+            step.
     """
 
     def __init__(self, scheduler: PriorityScheduler, rank: int) -> None:
@@ -34,7 +39,8 @@ class StepRoom:
         self._scheduler = scheduler
         self._rank = rank
         rows = min(scheduler.max_num_active_reqs, scheduler.max_num_running_reqs)
-        self._rows = rows - self.sessions()
+        self.sessions = self._count_sessions()
+        self._rows = rows - self.sessions
         self._tokens = scheduler.max_num_scheduled_tokens
         self._inputs = scheduler.scheduler_config.max_num_batched_tokens
         self._drafted = spec.max_num_new_slots_for_drafting if spec is not None else 0
@@ -42,11 +48,7 @@ class StepRoom:
         self._slots = lora.max_loras if lora is not None else 0
         self._adapters: set[int] = set()
 
-    def sessions(self) -> int:
-        """Streamed requests of the leading class that wait for their client and count as rows.
-
-        Those of other classes do not: model runner V1 holds only the requests of one step.
-        """
+    def _count_sessions(self) -> int:
         if not self._scheduler.num_waiting_for_streaming_input:
             return 0
         waiting = RequestStatus.WAITING_FOR_STREAMING_REQ
