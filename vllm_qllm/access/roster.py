@@ -79,12 +79,7 @@ class Roster(Record):
         Raises:
             ConfigError: it cannot be read, or used.
         """
-        origin = f"tenants file {path}"
-        try:
-            text = read_text(path, MAX_BYTES)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
-        return cls.of_text(text, origin, config)
+        return cls.of_text(*text_of(path), config)
 
     def _problems(self) -> Iterator[str]:
         if NONE in self.tenants:
@@ -141,6 +136,19 @@ class Roster(Record):
                         f"tenants.{name}.classes.{used}.min_priority is {least}; allowed: a "
                         "priority of that class"
                     )
+
+
+def text_of(path: str | Path) -> tuple[str, str]:
+    """What a tenants file holds, and what errors are to call it.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    origin = f"tenants file {path}"
+    try:
+        return read_text(path, MAX_BYTES), origin
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

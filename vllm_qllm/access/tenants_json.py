@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vllm_qllm.access.replacement import locked, replace
-from vllm_qllm.access.roster import MAX_BYTES, Roster
+from vllm_qllm.access.roster import Roster, text_of
 from vllm_qllm.config import ConfigError, PriorityConfig
 from vllm_qllm.config.priority_class import DEFAULT_CLASSES
-from vllm_qllm.config.regular_file import read_text
 
 
 class TenantsJson:
@@ -46,13 +45,7 @@ class TenantsJson:
         Raises:
             ConfigError: it cannot be read, or used.
         """
-        origin = f"tenants file {path}"
-        try:
-            return cls(read_text(path, MAX_BYTES), origin, config)
-        except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
+        return cls(*text_of(path), config)
 
     @classmethod
     @contextlib.contextmanager

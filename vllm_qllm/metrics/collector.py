@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from vllm_qllm.metrics.names import Metric
-from vllm_qllm.metrics.stores import Stores
+from vllm_qllm.metrics.stores import Stores, summed
 
 logger = logging.getLogger("vllm.qllm")
 
@@ -49,7 +49,7 @@ class PriorityCollector(Collector):
         if not engines and not self._complained:
             self._complained = True
             logger.error("Metrics of priority classes are empty: no engine records any here.")
-        slots = [sum(numbers) for numbers in zip(*engines, strict=True)] if engines else None
+        slots = summed(engines)
         yield _engines(len(engines))
         for metric in self._layout.metrics:
             family = self._family(metric)

@@ -34,8 +34,7 @@ class Stores:
 
     def read(self) -> list[float] | None:
         """All slots as they are now; None while no engine has begun to record."""
-        engines = self.each()
-        return [sum(numbers) for numbers in zip(*engines, strict=True)] if engines else None
+        return summed(self.each())
 
     def each(self) -> list[list[float]]:
         """The slots of every engine that records."""
@@ -53,3 +52,8 @@ class Stores:
             if slots is not None:
                 engines.append(slots)
         return engines
+
+
+def summed(engines: Sequence[Sequence[float]]) -> list[float] | None:
+    """The slots of all engines together; None of none."""
+    return [sum(numbers) for numbers in zip(*engines, strict=True)] if engines else None
