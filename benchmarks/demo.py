@@ -28,7 +28,7 @@ from benchmarks.models import make
 from benchmarks.progress import Progress
 from benchmarks.record import BE, KINDS, LS, Record
 from benchmarks.scenarios.scenario import COMMON, Scenario, Variant
-from benchmarks.server import ServerDied, exit_on_signals
+from benchmarks.server import ServerDied, exit_on_signals, reported
 from benchmarks.summary import number, of_class, together
 from benchmarks.systems import SYSTEMS
 
@@ -117,6 +117,7 @@ def failures(records: list[Record]) -> list[str]:
     ]
 
 
+@reported
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -125,14 +126,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=ROOT / "benchmarks" / ".models")
     arguments = parser.parse_args()
     exit_on_signals()
-    try:
-        records = demo(arguments.systems, arguments.seconds, arguments.models)
-    except ServerDied as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; no server is left running", file=sys.stderr)
-        return 130
+    records = demo(arguments.systems, arguments.seconds, arguments.models)
     good, what = verdict(records)
     print(f"\n{sentence(conditions())}")
     print(f"{MODEL}, eager; {LOAD}; {arguments.seconds:.0f} s each\n")

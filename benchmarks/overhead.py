@@ -29,7 +29,7 @@ from benchmarks.models import SHAPES, make
 from benchmarks.progress import Progress
 from benchmarks.record import BE, OK
 from benchmarks.scenarios.scenario import COMMON
-from benchmarks.server import Server, ServerDied, exit_on_signals, serve
+from benchmarks.server import Server, ServerDied, exit_on_signals, reported, serve
 from benchmarks.summary import number, percentile
 from benchmarks.systems import SYSTEMS
 
@@ -111,6 +111,7 @@ def report(result: dict[str, Any]) -> str:
     )
 
 
+@reported
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -125,15 +126,8 @@ def main() -> int:
     exit_on_signals()
     facts = conditions()
     common = (*COMMON, *(("--enforce-eager",) if arguments.eager else ()))
-    try:
-        model = make(arguments.model, arguments.models / arguments.model)
-        result = overhead(model, common, arguments.pairs, tuple(arguments.sides), arguments.seed)
-    except ServerDied as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; no server is left running", file=sys.stderr)
-        return 130
+    model = make(arguments.model, arguments.models / arguments.model)
+    result = overhead(model, common, arguments.pairs, tuple(arguments.sides), arguments.seed)
     result |= {"model": arguments.model, "conditions": facts, "at": time.strftime("%F %T%z")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))

@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,3 +186,20 @@ def exit_on_signals() -> None:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGHUP, leave)
+
+
+def reported(main: Callable[[], int]) -> Callable[[], int]:
+    """A benchmark's ``main`` that says why it ended early: 2 when a server died, 130 by Ctrl-C."""
+
+    @functools.wraps(main)
+    def run() -> int:
+        try:
+            return main()
+        except ServerDied as error:
+            print(f"\n{error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nstopped; no server is left running", file=sys.stderr)
+            return 130
+
+    return run

@@ -21,7 +21,7 @@ from benchmarks.hogs.run import Result, results
 from benchmarks.markdown import table
 from benchmarks.models import SHAPES, make
 from benchmarks.options import RUNS
-from benchmarks.server import ServerDied, exit_on_signals
+from benchmarks.server import exit_on_signals, reported
 from benchmarks.summary import percentile
 from benchmarks.systems import SYSTEMS
 
@@ -44,6 +44,7 @@ def row(result: Result) -> list[str]:
     return [result.name, *values, f"{result.ratio:.1f}", answers]
 
 
+@reported
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hogs", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -70,12 +71,6 @@ def main() -> int:
         for result in results(arguments.hogs, model, (*options, *arguments.arguments), log):
             done.append(result)
             print(" | ".join(row(result)), file=sys.stderr, flush=True)
-    except ServerDied as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; no server is left running", file=sys.stderr)
-        return 130
     finally:
         kept = {"conditions": facts, "model": arguments.model, "results": done}
         arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))

@@ -28,6 +28,20 @@ def busiest(engine: Mapping[str, Any], seconds: float) -> float:
     return max((stop - 0.1 * seconds for stop in stops), key=within)
 
 
+def stretch(
+    document: Mapping[str, Any], seconds: float, start: float | None
+) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], float]:
+    """The first engine of a document, its events in order of time, and where a stretch begins.
+
+    Arguments and errors are those of :func:`timeline`.
+    """
+    if not document["engines"] or not document["engines"][0]["events"]:
+        raise ValueError("the timeline is empty: nothing happened while it was recorded")
+    engine = document["engines"][0]
+    events = sorted(engine["events"], key=lambda e: e["time"])
+    return engine, events, busiest(engine, seconds) if start is None else start
+
+
 def timeline(
     document: Mapping[str, Any], seconds: float = 3.0, start: float | None = None, note: str = ""
 ) -> Figure:
@@ -42,11 +56,7 @@ def timeline(
     Raises:
         ValueError: the document has no engine, or nothing happened in it.
     """
-    if not document["engines"] or not document["engines"][0]["events"]:
-        raise ValueError("the timeline is empty: nothing happened while it was recorded")
-    engine = document["engines"][0]
-    events = sorted(engine["events"], key=lambda e: e["time"])
-    begin = busiest(engine, seconds) if start is None else start
+    engine, events, begin = stretch(document, seconds, start)
     end = begin + seconds
     steps = [
         (depth, span)

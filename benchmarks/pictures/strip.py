@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from benchmarks.pictures.steps import CLASSES, busiest
+from benchmarks.pictures.steps import CLASSES, stretch
 from vllm_qllm.timeline.spans import Span, step_spans
 
 # Read on a white page as well as on a black one.
@@ -27,11 +27,7 @@ def strip(document: Mapping[str, Any], seconds: float = 2.0, start: float | None
     Raises:
         ValueError: the document has no engine, or nothing happened in it.
     """
-    if not document["engines"] or not document["engines"][0]["events"]:
-        raise ValueError("the timeline is empty: nothing happened while it was recorded")
-    engine = document["engines"][0]
-    events = sorted(engine["events"], key=lambda e: e["time"])
-    begin = busiest(engine, seconds) if start is None else start
+    engine, events, begin = stretch(document, seconds, start)
     figure = Figure(figsize=(9.6, 1.9), layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.subplots()
