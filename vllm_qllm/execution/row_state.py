@@ -12,7 +12,7 @@ vLLM keeps this state with the request.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,11 +61,12 @@ def rows_handed_over(runner: Any, output: SchedulerOutput) -> Iterator[None]:
         output: of the step that is about to run.
     """
     batch = runner.input_batch
-    if not _holders(batch):
+    holders = _holders(batch)
+    if not holders:
         yield
         return
     before = {
-        request_id: [holder.get(row) for holder in _holders(batch)]
+        request_id: [holder.get(row) for holder in holders]
         for request_id, row in batch.req_id_to_index.items()
     }
     yield
@@ -75,18 +76,13 @@ def rows_handed_over(runner: Any, output: SchedulerOutput) -> Iterator[None]:
     # A request that is new, or goes on with another prompt, begins anew.
     new = {request.req_id for request in output.scheduled_new_reqs}
     resumed = output.scheduled_cached_reqs.resumed_req_ids
-    for request_id in batch.req_id_to_index.keys() & new:
-        vars(runner.requests[request_id]).pop(KEPT, None)
-    _give_back(runner, before, resumed - new)
-
-
-def _give_back(runner: Any, before: dict[str, list[Any]], resumed: Collection[str]) -> None:
-    batch = runner.input_batch
     holders = _holders(batch)
     for request_id, row in batch.req_id_to_index.items():
-        state = vars(runner.requests[request_id]).pop(KEPT, None)
-        if state is None and request_id in resumed:
-            state = before.get(request_id)
-        for holder, part in zip(holders, state or (), strict=bool(state)):
+        kept = vars(runner.requests[request_id]).pop(KEPT, None)
+        if request_id in new:
+            continue
+        if kept is None and request_id in resumed:
+            kept = before.get(request_id)
+        for holder, part in zip(holders, kept or (), strict=bool(kept)):
             if part is not None:
                 holder[row] = part
