@@ -228,7 +228,10 @@ class Handler(GenerateBaseServing):
         vllm_config = SimpleNamespace(additional_config=additional_config)
         methods = dict.fromkeys(("shutdown", "check_admission", "check_health"), lambda: None)
         engine = dict.fromkeys(("generate", "encode"), lambda prompt, *, priority=0: priority)
-        self.engine_client: Any = SimpleNamespace(vllm_config=vllm_config, **methods, **engine)
+        processor = SimpleNamespace(process_outputs=None, add_request=None)
+        self.engine_client: Any = SimpleNamespace(
+            vllm_config=vllm_config, output_processor=processor, **methods, **engine
+        )
         self.got: list[int] = []
 
     async def create_batch_chat_completion(self, request: Any, raw_request: Any = None) -> str:

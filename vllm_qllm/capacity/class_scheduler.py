@@ -156,7 +156,7 @@ class ClassScheduler(Scheduler):
         return batch
 
     def _riders(self, plan: Run, decodes: list[Request], prefills: list[Request]) -> list[Request]:
-        """Less urgent decodes that leave the leading class its slots and its blocks."""
+        """Less urgent decodes that leave the leading class its slots, tokens and blocks."""
         candidates = [r for rows in self.decoding[plan.rank + 1 :] for r in rows]
         if not candidates:
             return []
@@ -164,20 +164,26 @@ class ClassScheduler(Scheduler):
         leading = decodes + prefills
         slots = self.server.slots - len(leading)
         queued = self.queues[plan.rank].first(slots)
-        slots -= len(queued)
-        free = self.blocks.free - sum(map(self._growth, (*leading, *queued)))
-        room = free - self._reserved
-        if (room if plan.rank else free) < 0 or not (leading or queued):
+        room = min(plan.riders, slots - len(queued), self._tokens_beside((*leading, *queued)))
+        if room <= 0 or not (leading or queued):
             return []
-        fitting = []
+        free = self.blocks.free - sum(map(self._growth, (*leading, *queued)))
+        blocks = free - self._reserved
+        if (blocks if plan.rank else free) < 0:
+            return []
+        fitting: list[Request] = []
         for request in candidates:
+            if len(fitting) == room:
+                break
             growth = self._growth(request)
-            if growth <= max(room, 0):
-                room -= growth
+            if growth <= max(blocks, 0):
+                blocks -= growth
                 fitting.append(request)
-                if len(fitting) >= min(plan.riders, slots):
-                    break
-        return fitting[: max(0, min(plan.riders, slots))]
+        return fitting
+
+    def _tokens_beside(self, leading: Sequence[Request]) -> int:
+        """Tokens of a step that all of ``leading`` leave."""
+        return self.server.token_budget - sum(r.missing for r in leading)
 
     def _growth(self, request: Request) -> int:
         """Blocks that the request has yet to get for its tokens."""
@@ -211,7 +217,18 @@ class ClassScheduler(Scheduler):
     def _left_by(self, request: Request, gain: int = 0) -> int:
         """Blocks that the request has to leave free, once others have given ``gain`` back."""
         others = self.blocks.total - self.blocks.free - gain > request.blocks
-        return self._reserved if request.rank and others else 0
+        if not request.rank or not others:
+            return 0
+        # What is owed to its class and fits in no other way cannot wait to be the only one.
+        fits = not self.service.owed(request.rank) or self._could_fit_beside_reserve(request)
+        return self._reserved if fits else 0
+
+    def _could_fit_beside_reserve(self, request: Request) -> bool:
+        """Whether ``request`` finds room if all that are no more urgent give up theirs."""
+        lists = (self.decoding, self.prefilling)
+        more_urgent = sum(r.blocks for rows in lists for rs in rows[: request.rank] for r in rs)
+        left = self.blocks.total - request.blocks - more_urgent
+        return self._growth(request) + self._reserved <= left
 
     def _victims(self, rank: int) -> list[Request]:
         """Held-back requests whose blocks class ``rank`` may take, first to go first."""
