@@ -80,18 +80,18 @@ def workload(record: Record) -> Workload:
     """What arrived in a run, as it arrived."""
     arrivals = []
     clients = []
-    for rank, kind in enumerate(KINDS):
+    for level, kind in enumerate(KINDS):
         mine = sorted(record.of(kind), key=lambda r: r.number)
         if not mine:
             continue
         if record.is_open(kind):
-            arrivals += [(r.scheduled, rank, r.prompt, r.output) for r in mine]
+            arrivals += [(r.scheduled, level, r.prompt, r.output) for r in mine]
         else:
             # The first requests of all clients are due at the start.
             start = min(r.scheduled for r in mine)
             number = sum(r.scheduled < start + 0.2 for r in mine)
             lengths = tuple((r.prompt, r.output) for r in mine)
-            clients.append(Clients(rank, number, lengths, pause_of(record, kind)))
+            clients.append(Clients(level, number, lengths, pause_of(record, kind)))
     return Workload(tuple(sorted(arrivals)), tuple(clients), record.ended)
 
 
@@ -113,7 +113,7 @@ def predicted(record: Record, server: Server, cost: Cost, seed: int) -> Record:
         late = now > record.ended
         found.append(
             Request(
-                kind=KINDS[request.rank],
+                kind=KINDS[request.level],
                 number=request.number,
                 priority=None,
                 prompt=request.prompt,

@@ -49,7 +49,7 @@ class Results:
     def groups(self, scenario: str) -> list[Group]:
         """Of one scenario; by point first."""
         found = [g for g in self._groups.values() if g.scenario == scenario]
-        return sorted(found, key=lambda g: (0.0 if g.point is None else g.point.value, rank(g)))
+        return sorted(found, key=lambda g: (0.0 if g.point is None else g.point.value, position(g)))
 
     def systems(self, scenario: str) -> list[str]:
         return list(dict.fromkeys(g.system for g in self.groups(scenario)))
@@ -80,7 +80,7 @@ class Results:
         return None
 
 
-def rank(group: Group) -> int:
+def position(group: Group) -> int:
     """Place of its system in the list; one that is not there comes last."""
     return ORDER.get(group.system, len(ORDER))
 

@@ -63,9 +63,9 @@ from vllm_qllm.metrics.recorder import Recorder
 config = PriorityConfig()
 prefix = location.prepare(config)
 recorder = Recorder(config, location.store_path())
-for rank in (0, 1):
-    recorder.response(rank, 0.1)
-    recorder.generated_tokens(rank, 3)
+for level in (0, 1):
+    recorder.response(level, 0.1)
+    recorder.generated_tokens(level, 3)
 if prefix:
     families = PriorityCollector(["latency_sensitive", "best_effort"], prefix).collect()
     print("samples", sum(len(family.samples) for family in families))

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def load(counts: Sequence[int], rank: int) -> tuple[int, int]:
-    """What a request of class ``rank`` finds at a replica; the smallest gets it.
+def load(counts: Sequence[int], level: int) -> tuple[int, int]:
+    """What a request of class ``level`` finds at a replica; the smallest gets it.
 
     That is the number of requests at least as urgent as it is, then the number of all. What is
     less urgent gives way under this package's policies, so it decides between equals only. For
@@ -15,6 +15,6 @@ def load(counts: Sequence[int], rank: int) -> tuple[int, int]:
 
     Args:
         counts: requests at the replica by class, most urgent first.
-        rank: index of the class, 0 is the most urgent.
+        level: index of the class, 0 is the most urgent.
     """
-    return sum(counts[: rank + 1]), sum(counts)
+    return sum(counts[: level + 1]), sum(counts)

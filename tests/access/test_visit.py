@@ -87,7 +87,7 @@ def test_nothing_more_urgent_than_asked_for_or_allowed(
     got = visit(gate, name).ask(asked, 1)
     if not isinstance(got, Refusal):
         assert asked is None or got >= asked
-        assert gate.config.classes[gate.config.rank(got)].name in TENANTS[name]["classes"]
+        assert gate.config.classes[gate.config.level(got)].name in TENANTS[name]["classes"]
 
 
 def test_the_first_answer_stands_and_is_given_back_once(gate: Gate) -> None:

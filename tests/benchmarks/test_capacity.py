@@ -61,7 +61,7 @@ def measured(system: str, cost: Cost = TRUE) -> Record:
         fleet.run(Workload(arrivals, clients, SECONDS))
     requests = [
         Request(
-            kind=(LS, BE)[r.rank],
+            kind=(LS, BE)[r.level],
             number=r.number,
             priority=None,
             prompt=r.prompt,

@@ -81,8 +81,8 @@ def real(bare: BareScheduler, arrivals: list[Arrival]) -> Steps:
             now = max(now, waiting[0][1][0])
             bare.clock.now = STARTED + now
         while waiting and waiting[0][1][0] <= now:
-            number, (at, rank, prompt, output) = waiting.pop(0)
-            bare.add(f"r{number}", PRIORITY[rank], prompt, output, arrival=at)
+            number, (at, level, prompt, output) = waiting.pop(0)
+            bare.add(f"r{number}", PRIORITY[level], prompt, output, arrival=at)
         steps.append(bare.begin())
         bare.end(took=1.0)
     return steps

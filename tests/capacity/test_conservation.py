@@ -37,12 +37,12 @@ def test_every_request_ends_once_with_all_its_tokens(
         assert request.blocks == 0
         assert request.sent + COST.overhead_s <= request.arrived <= request.started
         assert request.started < request.first <= end
-    for rank in (0, 1):
-        mine = [row for row in load if row[1] == rank]
-        assert meter.sent[rank] == meter.done[rank] == len(mine)
-        assert meter.emitted[rank] == sum(output for *_, output in mine)
+    for level in (0, 1):
+        mine = [row for row in load if row[1] == level]
+        assert meter.sent[level] == meter.done[level] == len(mine)
+        assert meter.emitted[level] == sum(output for *_, output in mine)
         # Without a window all of it is counted, once.
-        assert meter.work[rank] == pytest.approx(sum(row[2] + row[3] for row in mine))
+        assert meter.work[level] == pytest.approx(sum(row[2] + row[3] for row in mine))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

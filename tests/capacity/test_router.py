@@ -17,21 +17,21 @@ from vllm_qllm.capacity.router import router
 def test_the_least_loaded_is_picked(replicas: int, events: list[tuple[bool, int]]) -> None:
     counts = [[0, 0, 0] for _ in range(replicas)]
     routers = {name: router(name, replicas, 3) for name in ("least_outstanding", "class_aware")}
-    for comes, rank in events:
-        picked = routers["least_outstanding"].pick(rank)
+    for comes, level in events:
+        picked = routers["least_outstanding"].pick(level)
         assert sum(counts[picked]) == min(map(sum, counts))
-        aware = routers["class_aware"].pick(rank)
-        keys = [(sum(c[: rank + 1]), sum(c)) for c in counts]
+        aware = routers["class_aware"].pick(level)
+        keys = [(sum(c[: level + 1]), sum(c)) for c in counts]
         assert keys[aware] == min(keys)
-        busy = next((i for i, c in enumerate(counts) if c[rank]), None)
+        busy = next((i for i, c in enumerate(counts) if c[level]), None)
         if comes:
-            counts[aware][rank] += 1
+            counts[aware][level] += 1
             for each in routers.values():
-                each.came(aware, rank)
+                each.came(aware, level)
         elif busy is not None:
-            counts[busy][rank] -= 1
+            counts[busy][level] -= 1
             for each in routers.values():
-                each.went(busy, rank)
+                each.went(busy, level)
 
 
 def test_round_robin_takes_turns() -> None:

@@ -34,7 +34,7 @@ def test_urgent_work_waits_for_a_checkpoint_at_most(
 ) -> None:
     load = sorted([*back, (moment, LS, prompt, 5)])
     _, ended = simulate(server("strict", PATIENT), load)
-    (urgent,) = [request for request, _ in ended.values() if request.rank == LS]
+    (urgent,) = [request for request, _ in ended.values() if request.level == LS]
     longest = COST.table(256)[256] + COST.pair_s * 256 * 700 + COST.context_s * 8 * 700
     bound = longest / COST.layers + COST.suspend_s
     assert urgent.started - urgent.arrived <= bound + 1e-9
@@ -50,7 +50,7 @@ def test_stock_makes_urgent_work_wait_for_the_step() -> None:
     waits = {}
     for policy in ("fcfs", "priority", "step", "strict"):
         _, ended = simulate(server(policy, token_budget=2048, slots=8), load)
-        urgent = next(request for request, _ in ended.values() if request.rank == LS)
+        urgent = next(request for request, _ in ended.values() if request.level == LS)
         waits[policy] = urgent.started - urgent.arrived
     assert waits["strict"] < 0.04
     assert min(waits["fcfs"], waits["priority"], waits["step"]) > 0.2
@@ -61,7 +61,7 @@ def test_best_effort_work_ages() -> None:
     clients = (Clients(LS, 1, ((64, 200),)),)
     load = [(1.0, BE, 250, 3)]
     meter, ended = simulate(server("strict"), load, clients=clients, seconds=60.0)
-    (best_effort,) = [request for request, _ in ended.values() if request.rank == BE]
+    (best_effort,) = [request for request, _ in ended.values() if request.level == BE]
     assert 2.0 <= best_effort.started - best_effort.arrived < 2.2
     # Slices of 100 ms, 2 s apart: its prefill is suspended between them.
     assert meter.suspensions[BE] >= 1
@@ -106,7 +106,7 @@ def test_nobody_is_worse_off_alone(policy: str, data: st.DataObject) -> None:
 def test_more_replicas_are_better() -> None:
     """On a load that overwhelms one replica, under every policy and routing."""
     load = [(i * 0.07, i % 3 != 0, 40 + 37 * (i % 11), 4 + i % 17) for i in range(400)]
-    load = [(at, int(rank), prompt, output) for at, rank, prompt, output in load]
+    load = [(at, int(level), prompt, output) for at, level, prompt, output in load]
     for policy in ("fcfs", "priority", "strict", "step"):
         for routing in ("round_robin", "least_outstanding", "class_aware"):
             waits = []

@@ -87,21 +87,21 @@ def test_round_trip(data: dict[str, Any]) -> None:
 
 
 @given(class_lists(), int64)
-def test_rank_is_the_first_class_whose_bound_is_not_exceeded(
+def test_level_is_the_first_class_whose_bound_is_not_exceeded(
     classes: list[dict[str, Any]], priority: int
 ) -> None:
     config = PriorityConfig.from_dict({"classes": classes})
     near = [b for c in classes if (b := c["max_priority"]) is not None]
     for p in (priority, INT64_MIN, INT64_MAX, *near, *(b + 1 for b in near)):
-        rank = config.rank(p)
-        assert all(p > bound for bound in near[:rank])
-        assert rank == len(near) or p <= near[rank]
+        level = config.level(p)
+        assert all(p > bound for bound in near[:level])
+        assert level == len(near) or p <= near[level]
 
 
 @given(class_lists())
 def test_default_tiers_span_the_classes(classes: list[dict[str, Any]]) -> None:
     config = PriorityConfig.from_dict({"classes": classes})
-    of = {tier: config.rank(p) for tier, p in config.service_tiers.items()}
+    of = {tier: config.level(p) for tier, p in config.service_tiers.items()}
     assert of["flex"] == len(classes) - 1
     assert config.service_tiers["auto"] == config.service_tiers["default"] == 0
     least = max(config.service_tiers.values())
@@ -111,8 +111,8 @@ def test_default_tiers_span_the_classes(classes: list[dict[str, Any]]) -> None:
 @given(class_lists())
 def test_paid_tiers_are_the_most_urgent_class(classes: list[dict[str, Any]]) -> None:
     config = PriorityConfig.from_dict({"classes": classes})
-    assert config.rank(config.service_tiers["priority"]) == 0
-    assert config.rank(config.service_tiers["scale"]) == 0
+    assert config.level(config.service_tiers["priority"]) == 0
+    assert config.level(config.service_tiers["scale"]) == 0
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -121,7 +121,7 @@ def test_defaults_are_the_documented_ones() -> None:
         ("latency_sensitive", 0),
         ("best_effort", None),
     ]
-    assert [config.rank(p) for p in (-5, 0, 1, 100)] == [0, 0, 1, 1]
+    assert [config.level(p) for p in (-5, 0, 1, 100)] == [0, 0, 1, 1]
 
 
 def test_a_timeline_has_a_size_of_its_own_accord() -> None:

@@ -51,7 +51,7 @@ NOT_OF_VLLM = {
     "priority_enforcement",
     "priority_pool",
     "priority_log_probabilities",
-    "priority_rank",
+    "priority_level",
     "priority_refusals",
     "priority_waiting",
     # of queue.Queue, NamedTuple, SharedMemory, pydantic, starlette, prometheus_client and argparse,

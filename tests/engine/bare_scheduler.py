@@ -417,9 +417,9 @@ def give_up() -> Event:
     return event
 
 
-def plan(rank: int, **more: Any) -> Event:
+def plan(level: int, **more: Any) -> Event:
     """The next step follows this plan, whatever the policy would say."""
-    return lambda bare: bare.scheduler.use_plan(Run(rank, **more))
+    return lambda bare: bare.scheduler.use_plan(Run(level, **more))
 
 
 def any_step() -> Event:

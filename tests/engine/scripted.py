@@ -39,10 +39,10 @@ class StopEverywhere(StrictPolicy):
             return Resume(0.0)
         riders = (
             self.ride
-            if not (view.classes[plan.rank].waiting or view.classes[plan.rank].prefilling)
+            if not (view.classes[plan.level].waiting or view.classes[plan.level].prefilling)
             else 0
         )
-        return Run(plan.rank, riders, plan.suspendable, 0.0)
+        return Run(plan.level, riders, plan.suspendable, 0.0)
 
 
 def stop_everywhere(checkpoints: str = "layer") -> dict[str, Any]:

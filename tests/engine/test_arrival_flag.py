@@ -64,7 +64,7 @@ def test_arrivals_do_not_cut_a_slice_short(engine_for: EngineFor, again: bool) -
     controller = engine.core.priority_controller
 
     def arrive(checkpoint: int) -> None:
-        if engine.core.scheduler.in_flight[-1].rank and (again or checkpoint == 1):
+        if engine.core.scheduler.in_flight[-1].level and (again or checkpoint == 1):
             controller._arrived(LS)
 
     inside_the_forward(engine, arrive)

@@ -16,8 +16,8 @@ from vllm_qllm.engine.arrivals import Arrivals
 OTHERS = [t for t in Type if t != Type.ADD]
 
 
-def item(rank: int, type_: Type = Type.ADD) -> tuple[Type, Any]:
-    payload = (SimpleNamespace(priority=rank), 0)
+def item(level: int, type_: Type = Type.ADD) -> tuple[Type, Any]:
+    payload = (SimpleNamespace(priority=level), 0)
     return (type_, payload if type_ == Type.ADD else ["some request"])
 
 
@@ -27,8 +27,8 @@ def watch(source: queue.Queue[Any], arrived: list[int], classes: int = 3) -> Arr
 
 def test_what_is_queued_already_is_pending() -> None:
     source: queue.Queue[Any] = queue.Queue()
-    for rank in (0, 2, 2):
-        source.put(item(rank))
+    for level in (0, 2, 2):
+        source.put(item(level))
     source.put(item(0, Type.ABORT))
     arrived: list[int] = []
     arrivals = watch(source, arrived)
@@ -68,7 +68,7 @@ def test_a_request_is_pending_before_its_arrival_is_told() -> None:
     seen: list[list[int]] = []
     arrivals: Arrivals
     arrivals = Arrivals(
-        queue.Queue(), 2, lambda r: r.priority, lambda rank: seen.append(list(arrivals.pending))
+        queue.Queue(), 2, lambda r: r.priority, lambda level: seen.append(list(arrivals.pending))
     )
     arrivals.queue.put(item(0))
     assert seen == [[1, 0]]

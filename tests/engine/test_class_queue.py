@@ -27,7 +27,7 @@ ids = itertools.count()
 
 
 def queue() -> ClassQueue:
-    return ClassQueue(lambda r: CONFIG.rank(r.priority), len(CONFIG.classes))
+    return ClassQueue(lambda r: CONFIG.level(r.priority), len(CONFIG.classes))
 
 
 def request(priority: int, arrival: float = 0.0, preempted: bool = False) -> Request:
@@ -46,7 +46,7 @@ def request(priority: int, arrival: float = 0.0, preempted: bool = False) -> Req
 
 def order(item: Request) -> tuple[int, bool, Request]:
     """By class, preempted ones first, then as vLLM."""
-    return (CONFIG.rank(item.priority), item.status != RequestStatus.PREEMPTED, item)
+    return (CONFIG.level(item.priority), item.status != RequestStatus.PREEMPTED, item)
 
 
 def drain(waiting: ClassQueue) -> list[Request]:
@@ -84,7 +84,7 @@ def test_hidden_classes_are_counted_but_not_seen(items: list[Request], shown: in
     waiting = queue()
     waiting.prepend_requests(items)
     waiting.show(shown)
-    visible = [r for r in items if CONFIG.rank(r.priority) == shown]
+    visible = [r for r in items if CONFIG.level(r.priority) == shown]
     assert bool(waiting) == bool(visible)
     assert len(waiting) == len(items) == len(list(waiting))
     assert set(drain(waiting)) == set(visible)
@@ -124,7 +124,7 @@ def test_is_a_sorted_list_with_a_filter(todo: list[tuple[str, int]]) -> None:
             shown = {value} if value < 3 else {0, 1, 2}
             waiting.show(value if value < 3 else None)
         elif name == "pop":
-            visible = sorted((r for r in model if CONFIG.rank(r.priority) in shown), key=order)
+            visible = sorted((r for r in model if CONFIG.level(r.priority) in shown), key=order)
             if visible:
                 assert waiting.pop_request() is visible[0]
                 model.remove(visible[0])
@@ -136,14 +136,14 @@ def test_is_a_sorted_list_with_a_filter(todo: list[tuple[str, int]]) -> None:
             # Requests that are not queued are left alone, as vLLM relies upon.
             waiting.remove_requests([*doomed, request(0)])
             model = [r for r in model if r not in doomed]
-        visible = [r for r in model if CONFIG.rank(r.priority) in shown]
+        visible = [r for r in model if CONFIG.level(r.priority) in shown]
         assert bool(waiting) == bool(visible)
         assert list(waiting) == sorted(model, key=order)
-        for rank in range(3):
-            of_class = [r for r in sorted(model, key=order) if CONFIG.rank(r.priority) == rank]
-            assert waiting.count(rank) == len(of_class)
-            assert list(waiting.of(rank)) == of_class
-            assert waiting.first(rank) is (of_class[0] if of_class else None)
+        for level in range(3):
+            of_class = [r for r in sorted(model, key=order) if CONFIG.level(r.priority) == level]
+            assert waiting.count(level) == len(of_class)
+            assert list(waiting.of(level)) == of_class
+            assert waiting.first(level) is (of_class[0] if of_class else None)
 
 
 def test_removing_what_is_not_there_is_an_error() -> None:

@@ -57,10 +57,10 @@ def pool_of() -> Iterator[Callable[..., GrammarPool]]:
         data = [*CLASSES[: classes - 1], {"name": "last", "grammar_bytes": 100}]
         config = PriorityConfig.from_dict({"classes": data})
 
-        def rank(request: Request) -> int:
-            return config.rank(request.priority)
+        def level(request: Request) -> int:
+            return config.level(request.priority)
 
-        pools.append(GrammarPool(rank, classes, threads, GrammarLimits(config, rank)))
+        pools.append(GrammarPool(level, classes, threads, GrammarLimits(config, level)))
         return pools[-1]
 
     yield pool_of
@@ -75,11 +75,11 @@ def test_no_class_waits_for_a_less_urgent_one(
 ) -> None:
     pool = pool_of(threads, classes)
     # The least urgent class first, with more than all threads could take.
-    for rank in reversed(range(1, classes)):
-        priority = (URGENT, AGENT, BATCH)[rank]
+    for level in reversed(range(1, classes)):
+        priority = (URGENT, AGENT, BATCH)[level]
         hogs = [pool.submit(compiler.slowly, request(priority)) for _ in range(3 * threads + 3)]
         assert compiler.begun.acquire(timeout=SECONDS)
-        more_urgent = (URGENT, AGENT)[rank - 1]
+        more_urgent = (URGENT, AGENT)[level - 1]
         pool.submit(compiler.at_once, request(more_urgent)).result(SECONDS)
         assert not any(hog.done() for hog in hogs)
 

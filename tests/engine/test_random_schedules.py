@@ -114,17 +114,17 @@ class RandomLoad:
         self.depths.add(len(scheduler.in_flight))
         assert len(scheduled) <= scheduler.max_num_running_reqs
         assert sum(scheduled.values()) <= scheduler.max_num_scheduled_tokens
-        ranks = {name: scheduler.rank(bare.requests[name]) for name in scheduled}
+        levels = {name: scheduler.level(bare.requests[name]) for name in scheduled}
         outer = scheduler.suspended
         if not scheduled:
             return
         if outer:
-            assert min(ranks.values()) < min(one.rank for one in outer)
+            assert min(levels.values()) < min(one.level for one in outer)
         decodes = [n for n in scheduled if bare.requests[n].num_output_tokens]
         prefills = [n for n in scheduled if n not in decodes]
         if decodes and prefills:
-            urgent = min(ranks[n] for n in decodes)
-            assert all(ranks[n] <= urgent for n in prefills), (decodes, prefills)
+            urgent = min(levels[n] for n in decodes)
+            assert all(levels[n] <= urgent for n in prefills), (decodes, prefills)
 
 
 def play(make: Callable[..., BareScheduler], seed: int, **arguments: Any) -> RandomLoad:

@@ -612,7 +612,7 @@ def test_view_leaves_out_the_suspended_step(make: Make) -> None:
     assert (urgent.waiting, urgent.prefilling, urgent.decoding) == (1, 0, 0)
     assert (rest.waiting, rest.prefilling, rest.decoding) == (1, 0, 0)
     (suspended,) = view.suspended
-    assert (suspended.rank, suspended.checkpoint) == (1, 1)
+    assert (suspended.level, suspended.checkpoint) == (1, 1)
     assert suspended.starved == pytest.approx(0.5)
     assert suspended.ran == pytest.approx(0.05)
     assert view.ready == (urgent,)
@@ -623,7 +623,7 @@ def test_view_shows_all_suspended_steps_outermost_first(make: Make) -> None:
     play(bare, [add("x", BATCH, 64), begin(x=64), suspend(), add("a", AGENT, 64), nest(a=64)])
     bare.suspend(ran=0.3)
     outer, inner = bare.scheduler.view(bare.clock.now + 0.1).suspended
-    assert (outer.rank, inner.rank) == (2, 1)
+    assert (outer.level, inner.level) == (2, 1)
     assert (outer.starved, inner.starved) == pytest.approx((0.4, 0.1))
 
 

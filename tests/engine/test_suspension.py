@@ -145,7 +145,7 @@ def test_an_invalid_answer_of_a_policy_stops_the_engine(
     engine.reset()
     monkeypatch.setattr(engine.core.scheduler.priority_policy, "plan", lambda view: Resume())
     request_id = engine.add(prompt(1, 20), 2, BE)
-    with pytest.raises(RuntimeError, match=r"StopEverywhere.*Resume.*allowed: Run of a rank"):
+    with pytest.raises(RuntimeError, match=r"StopEverywhere.*Resume.*allowed: Run of a level"):
         engine.step()
     engine.abort(request_id)
     monkeypatch.undo()

@@ -26,9 +26,9 @@ class Engine:
         return name
 
 
-async def added(engine: Engine, rank: int | None, name: str) -> str:
+async def added(engine: Engine, level: int | None, name: str) -> str:
     """Add a request while it is being served."""
-    passage.set(None if rank is None else Passage(LIMITS, rank))
+    passage.set(None if level is None else Passage(LIMITS, level))
     return await engine.add_request(name)
 
 
@@ -37,7 +37,7 @@ def test_only_less_urgent_ones_wait_for_each_other() -> None:
         engine = Engine()
         Admission(engine)
         asked = [(1, "first"), (1, "second"), (0, "urgent"), (None, "offline"), (0, "urgent, too")]
-        tasks = [asyncio.create_task(added(engine, rank, name)) for rank, name in asked]
+        tasks = [asyncio.create_task(added(engine, level, name)) for level, name in asked]
         await asyncio.sleep(0.01)
         assert engine.adding == ["first", "urgent", "offline", "urgent, too"]
         engine.go_on.set()

@@ -19,9 +19,9 @@ from vllm_qllm.intake.passage import Passage, passage
 LIMITS = Limits.of(PriorityConfig(), 4096)
 
 
-async def of_rank(rank: int | None, work: Callable[[], Any]) -> Any:
+async def of_level(level: int | None, work: Callable[[], Any]) -> Any:
     """Await what ``work`` gives while a request of this class is being served."""
-    passage.set(None if rank is None else Passage(LIMITS, rank))
+    passage.set(None if level is None else Passage(LIMITS, level))
     return await work()
 
 
@@ -32,10 +32,10 @@ def test_an_urgent_prompt_is_done_while_less_urgent_ones_run_and_wait() -> None:
         release = threading.Event()
         slow = make_async(release.wait, executor)
         quick = make_async(lambda: threading.current_thread().name, executor)
-        hogs = [asyncio.create_task(of_rank(1, lambda: slow(30))) for _ in range(50)]
+        hogs = [asyncio.create_task(of_level(1, lambda: slow(30))) for _ in range(50)]
         await asyncio.sleep(0)
-        unknown = asyncio.create_task(of_rank(None, quick))
-        urgent = asyncio.create_task(of_rank(0, quick))
+        unknown = asyncio.create_task(of_level(None, quick))
+        urgent = asyncio.create_task(of_level(0, quick))
         assert (await asyncio.wait_for(urgent, 10)).startswith(NAME)
         assert not any(hog.done() for hog in hogs)
         release.set()
@@ -53,14 +53,14 @@ def test_threads_that_hang_are_left_behind_in_both() -> None:
         pool = FrontPool(executor)
         release = threading.Event()
         hanging = [
-            asyncio.create_task(of_rank(rank, lambda: make_async(release.wait, executor)(30)))
-            for rank in (0, 1)
+            asyncio.create_task(of_level(level, lambda: make_async(release.wait, executor)(30)))
+            for level in (0, 1)
         ]
         await asyncio.sleep(0.01)
         executor.replace_inner()
-        for rank in (0, 1):
+        for level in (0, 1):
             work = make_async(lambda: "done", executor)
-            assert await asyncio.wait_for(of_rank(rank, work), 10) == "done"
+            assert await asyncio.wait_for(of_level(level, work), 10) == "done"
         release.set()
         await asyncio.gather(*hanging)
         pool.shutdown()

@@ -36,19 +36,22 @@ def test_what_is_configured_holds_for_every_class() -> None:
     assert limits.body_items == 11
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_the_limit_is_allowed_and_one_more_is_not(rank: int) -> None:
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_limit_is_allowed_and_one_more_is_not(level: int) -> None:
     classes = [
         {"name": "a", "max_priority": 0, "max_sequences": 3, "max_n": 2, "max_prompt_chars": 9},
         {"name": "b", "max_sequences": 3, "max_n": 2, "max_prompt_chars": 9},
     ]
     limits = Limits.of(PriorityConfig.from_dict({"classes": classes}), 4096)
-    assert limits.sequences_problem(rank, 3, 2) is None
-    assert limits.chars_problem(rank, 9, "characters of a prompt") is None
+    assert limits.sequences_problem(level, 3, 2) is None
+    assert limits.chars_problem(level, 9, "characters of a prompt") is None
     for problem, words in (
-        (limits.sequences_problem(rank, 4, 2), ("n", "4", "3", "ab"[rank], "max_sequences")),
-        (limits.sequences_problem(rank, 3, 3), ("n", "3", "2", "ab"[rank], "max_n")),
-        (limits.chars_problem(rank, 10, "ids"), ("ids", "10", "9", "ab"[rank], "max_prompt_chars")),
+        (limits.sequences_problem(level, 4, 2), ("n", "4", "3", "ab"[level], "max_sequences")),
+        (limits.sequences_problem(level, 3, 3), ("n", "3", "2", "ab"[level], "max_n")),
+        (
+            limits.chars_problem(level, 10, "ids"),
+            ("ids", "10", "9", "ab"[level], "max_prompt_chars"),
+        ),
     ):
         assert problem is not None and all(word in problem for word in words)
 

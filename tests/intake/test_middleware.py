@@ -171,7 +171,7 @@ def test_the_next_one_is_read_when_this_one_was(how: str) -> None:
 
         async def app(body: bytes) -> None:
             served = passage.get()
-            assert served is not None and served.rank == 1
+            assert served is not None and served.level == 1
             reading.append(body)
             if len(reading) == 3:
                 all_read.set()

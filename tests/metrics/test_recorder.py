@@ -60,7 +60,7 @@ def scrape(tmp_path: Path) -> Scrape:
 
 # A plausible argument for each parameter that a method of the recorder can have.
 ARGUMENTS: dict[str, object] = {
-    "rank": 1,
+    "level": 1,
     "n": 3,
     "of": 2,
     "by": 0,
@@ -185,9 +185,9 @@ def test_a_foreign_store_is_left_out_and_said_once(
 
 def test_label_values_are_class_names_and_fixed_words(scrape: Scrape) -> None:
     recorder = scrape.engine()
-    for rank in range(len(NAMES)):
+    for level in range(len(NAMES)):
         for outcome in OUTCOMES:
-            recorder.finished(rank, outcome, 0.1, 0.1)
+            recorder.finished(level, outcome, 0.1, 0.1)
     allowed = {*NAMES, *OUTCOMES, "budget"}
     for _, labels in scrape():
         assert {v for k, v in labels if k != "le"} <= allowed

@@ -36,7 +36,7 @@ class Load:
 class Part:
     """The machine worked for one class from ``start`` to ``end``."""
 
-    rank: int
+    level: int
     start: float
     end: float
 
@@ -45,7 +45,7 @@ class Part:
 class Begun:
     """A step that is suspended: it has run for ``ran`` seconds."""
 
-    rank: int
+    level: int
     ran: float
     since: float
 
@@ -79,23 +79,23 @@ def run(
             continue
         service.note(work, now)
         views = []
-        for rank, (prompts, decodes) in enumerate(work):
-            starved, owed = service.starved(rank), service.owed(rank)
-            views.append(ClassView(rank, int(prompts), 0, int(decodes), starved, owed))
+        for level, (prompts, decodes) in enumerate(work):
+            starved, owed = service.starved(level), service.owed(level)
+            views.append(ClassView(level, int(prompts), 0, int(decodes), starved, owed))
         seen = EngineView(
-            tuple(views), tuple(SuspendedView(b.rank, now - b.since, b.ran, 1) for b in stack)
+            tuple(views), tuple(SuspendedView(b.level, now - b.since, b.ran, 1) for b in stack)
         )
         plan = policy.plan(seen)
         if isinstance(plan, Resume):
             step, suspendable = stack.pop(), True
         else:
-            step, suspendable = Begun(plan.rank, 0.0, 0.0), plan.suspendable
-        load = loads[step.rank]
-        rides = {r: x.riding for r, x in enumerate(loads) if x.riding and r > step.rank}
-        service.started(step.rank, now, rides if not plan.protected else {}, plan.protected)
+            step, suspendable = Begun(plan.level, 0.0, 0.0), plan.suspendable
+        load = loads[step.level]
+        rides = {r: x.riding for r, x in enumerate(loads) if x.riding and r > step.level}
+        service.started(step.level, now, rides if not plan.protected else {}, plan.protected)
         left = load.step - step.ran
         lasts = left
-        if suspendable and step.rank and load.spacing is not None:
+        if suspendable and step.level and load.spacing is not None:
             stops = [] if plan.budget is None else [plan.budget]
             if arrive is not None and not plan.protected:
                 stops.append(arrive - now % arrive)
@@ -103,27 +103,27 @@ def run(
             if stops:
                 checkpoint = math.floor((step.ran + min(stops)) / load.spacing + 1e-9) + 1
                 lasts = min(left, checkpoint * load.spacing - step.ran)
-        parts.append(Part(step.rank, now, now + lasts))
+        parts.append(Part(step.level, now, now + lasts))
         now += lasts
         service.ended(now)
         if left - lasts > 1e-9:
-            stack.append(Begun(step.rank, step.ran + lasts, now))
+            stack.append(Begun(step.level, step.ran + lasts, now))
         now += overhead
     return parts
 
 
-def longest_wait(parts: list[Part], rank: int) -> float:
+def longest_wait(parts: list[Part], level: int) -> float:
     """Longest time between two parts of one class."""
-    ends = [0.0] + [p.end for p in parts if p.rank == rank]
-    starts = [p.start for p in parts if p.rank == rank] + [parts[-1].end]
+    ends = [0.0] + [p.end for p in parts if p.level == level]
+    starts = [p.start for p in parts if p.level == level] + [parts[-1].end]
     return max(start - end for end, start in zip(ends, starts, strict=True))
 
 
-def served(parts: list[Part], rank: int) -> float:
+def served(parts: list[Part], level: int) -> float:
     """Seconds that a class had the machine."""
-    return sum(p.end - p.start for p in parts if p.rank == rank)
+    return sum(p.end - p.start for p in parts if p.level == level)
 
 
-def share(parts: list[Part], rank: int) -> float:
+def share(parts: list[Part], level: int) -> float:
     """Of the machine's time."""
-    return served(parts, rank) / parts[-1].end
+    return served(parts, level) / parts[-1].end

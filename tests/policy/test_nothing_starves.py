@@ -55,15 +55,15 @@ def machines(draw: st.DrawFn, most: int = 3) -> tuple[PriorityConfig, list[Load]
     base = draw(lengths(3e-3, 3))
     count = draw(st.integers(1, most))
     loads, classes = [Load(base * draw(lengths(1 / 3, 3)))], []
-    for rank in range(1, count + 1):
+    for level in range(1, count + 1):
         step = base * draw(lengths(1 / 3, 3))
         spacing = draw(st.none() | st.floats(0.01, 1).map(lambda x, step=step: x * step))
         loads.append(Load(step, spacing))
         max_wait = base * draw(lengths(0.1, 30))
         classes.append(
             {
-                "name": f"c{rank}",
-                "max_priority": rank if rank < count else None,
+                "name": f"c{level}",
+                "max_priority": level if level < count else None,
                 "max_wait_ms": max_wait * 1000,
                 "slice_ms": max_wait * 1000 * draw(lengths(0.03, 0.4)),
             }
@@ -98,9 +98,9 @@ def test_everybody_keeps_his_share(
         least = min(c.slice_ms / c.max_wait_ms for _, c in classes)
         rising = sum(math.sqrt(2 * x.step * loads[0].step / least) for x in loads[1:])
         late += len(classes) * (2 * (steps + slices + loads[0].step) + rising)
-    for rank, cls in classes:
+    for level, cls in classes:
         lag = cls.share * (cls.max_wait_ms / 1000 + late)
-        assert served(parts, rank) >= cls.share * seconds - lag - 1e-6, rank
+        assert served(parts, level) >= cls.share * seconds - lag - 1e-6, level
     # What the less urgent have together beyond their shares is what was left of their last turns.
     promised = sum(c.share for _, c in classes)
     beyond = steps + slices + promised * late
@@ -150,16 +150,16 @@ def test_a_step_that_ends_within_its_slice_leaves_the_rest_of_it_to_its_class() 
     turns = turns_of(parts, 1)
     assert len(turns) > 40
     assert all(0.0985 <= turn <= 0.1025 for turn in turns)
-    short = [p for p in parts if p.rank == 1 and p.end - p.start < 0.01]
+    short = [p for p in parts if p.level == 1 and p.end - p.start < 0.01]
     assert short, "no step ended early: that was not tested"
 
 
-def turns_of(parts: list[Part], rank: int) -> list[float]:
+def turns_of(parts: list[Part], level: int) -> list[float]:
     """How long a class had the machine each time."""
     turns: list[float] = []
     for before, part in pairwise(parts):
-        if part.rank == rank:
-            if before.rank != rank:
+        if part.level == level:
+            if before.level != level:
                 turns.append(0.0)
             turns[-1] += part.end - part.start
     return turns[:-1]
@@ -205,7 +205,7 @@ def test_time_between_steps_belongs_to_the_step_before() -> None:
     """A fifth as long as a step: of the machine's time a class has its share all the same."""
     made = two(400, 100)
     parts = run(StrictPolicy(made), made, [Load(0.005), Load(0.005)], 50, overhead=0.001)
-    steps = [sum(p.rank == rank for p in parts) for rank in (0, 1)]
+    steps = [sum(p.level == level for p in parts) for level in (0, 1)]
     assert steps[1] / sum(steps) == pytest.approx(1 / 5, rel=0.02)
 
 
@@ -226,9 +226,9 @@ def test_each_class_has_what_it_was_promised(
     made = config(classes)
     loads = [Load(URGENT_STEP)] + [Load(0.3, 0.003)] * (len(classes) - 1)
     parts = run(kind(made), made, loads, 300.0)
-    for rank, cls in enumerate(made.classes):
-        if rank:
-            assert share(parts, rank) == pytest.approx(cls.share, rel=0.05)
+    for level, cls in enumerate(made.classes):
+        if level:
+            assert share(parts, level) == pytest.approx(cls.share, rel=0.05)
     # And what is left is the urgent class's.
     assert share(parts, 0) == pytest.approx(1 - sum(c.share for c in made.classes[1:]), rel=0.01)
 
@@ -244,6 +244,6 @@ def test_a_slice_is_a_slice_however_many_urgent_requests_arrive(arrive: float | 
 def test_a_class_that_begins_later_has_earned_nothing_before() -> None:
     made = two(2000, 100)
     parts = run(StrictPolicy(made), made, [Load(0.02), Load(0.02, begins=30.0)], 40.0)
-    first = next(p.start for p in parts if p.rank == 1)
+    first = next(p.start for p in parts if p.level == 1)
     assert 32.0 <= first <= 32.02
     assert turns_of(parts, 1)[0] == pytest.approx(0.1, abs=0.021)

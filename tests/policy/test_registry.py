@@ -30,8 +30,8 @@ class TakeTurns:
         self._classes = len(config.classes)
 
     def plan(self, view: EngineView) -> Plan:
-        limit = view.suspended.rank if view.suspended else self._classes
-        ready = [c.rank for c in view.classes[:limit] if c.has_work]
+        limit = view.suspended.level if view.suspended else self._classes
+        ready = [c.level for c in view.classes[:limit] if c.has_work]
         if view.suspended and (view.suspended.starved > 0.1 or not ready):
             return Resume(budget=0.5)
         self._turn += 1

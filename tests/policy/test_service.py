@@ -28,7 +28,7 @@ def service() -> Service:
 
 def owed(service: Service, now: float, work: list[tuple[bool, bool]] = BUSY) -> list[float]:
     service.note(work, now)
-    return [pytest.approx(service.owed(rank)) for rank in range(3)]
+    return [pytest.approx(service.owed(level)) for level in range(3)]
 
 
 def test_work_is_owed_a_slice_once_it_has_been_held_back_for_so_long(service: Service) -> None:
@@ -163,8 +163,8 @@ def test_what_will_be_is_what_comes(steps: list[tuple[int, float, bool]], later:
     service = Service(CLASSES)
     now, work = START, [DECODES, (True, True), PROMPTS]
     service.note(work, now)
-    for rank, seconds, charged in steps:
-        service.started(rank, now, {2: 0.03} if rank == 1 else {}, charged)
+    for level, seconds, charged in steps:
+        service.started(level, now, {2: 0.03} if level == 1 else {}, charged)
         now += seconds
         service.note(work, now)
     ahead = [(service.owed(r, later), service.starved(r, later)) for r in range(3)]

@@ -37,7 +37,9 @@ def view(
     suspended: tuple[tuple[int, float], ...] = (),
     ride: int = 4,
 ) -> EngineView:
-    classes = tuple(ClassView(rank, *counts, owed=owed[rank]) for rank, counts in enumerate(work))
+    classes = tuple(
+        ClassView(level, *counts, owed=owed[level]) for level, counts in enumerate(work)
+    )
     steps = tuple(SuspendedView(*one, ran=0.2, checkpoint=3) for one in suspended)
     return EngineView(classes, steps, ride)
 
@@ -142,7 +144,7 @@ def test_strict(seen: EngineView, answer: Plan) -> None:
 def test_step_decides_the_same_but_suspends_nothing(seen: EngineView, answer: Plan) -> None:
     plan = StepPolicy(CONFIG).plan(seen)
     assert isinstance(plan, Run) and isinstance(answer, Run)
-    assert (plan.rank, plan.riders) == (answer.rank, answer.riders)
+    assert (plan.level, plan.riders) == (answer.level, answer.riders)
     assert not plan.suspendable
 
 
@@ -156,7 +158,7 @@ views = st.builds(
     counts,
     owed=st.tuples(owed, owed, owed),
     suspended=st.sampled_from([(), (1,), (2,), (2, 1)]).flatmap(
-        lambda ranks: st.tuples(*(st.tuples(st.just(rank), seconds) for rank in ranks))
+        lambda levels: st.tuples(*(st.tuples(st.just(level), seconds) for level in levels))
     ),
     ride=st.integers(0, 8),
 )
@@ -164,7 +166,7 @@ views = st.builds(
 
 @given(views, st.sampled_from([StrictPolicy, StepPolicy]))
 def test_any_answer_is_one_that_can_be_carried_out(seen: EngineView, kind: type[Policy]) -> None:
-    busy = {c.rank for c in seen.classes if c.has_work}
+    busy = {c.level for c in seen.classes if c.has_work}
     if not busy and not seen.suspended:
         return  # nobody asks
     plan = kind(CONFIG).plan(seen)
@@ -174,12 +176,12 @@ def test_any_answer_is_one_that_can_be_carried_out(seen: EngineView, kind: type[
     if isinstance(plan, Resume):
         assert seen.suspended
         return
-    assert plan.rank in busy
+    assert plan.level in busy
     if seen.suspended:
-        assert plan.rank < seen.suspended[-1].rank
+        assert plan.level < seen.suspended[-1].level
     assert 0 <= plan.riders <= seen.ride_limit
-    assert plan.rank > 0 or not plan.suspendable
+    assert plan.level > 0 or not plan.suspendable
     # Nobody more urgent is passed over but for work that is owed time, and for no longer.
-    if plan.rank > min(busy):
-        assert plan.budget == seen.classes[plan.rank].owed and plan.protected
+    if plan.level > min(busy):
+        assert plan.budget == seen.classes[plan.level].owed and plan.protected
         assert not plan.riders

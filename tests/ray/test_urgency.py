@@ -15,7 +15,7 @@ from tests.access.gates import CLASSES, config_with
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.ray.urgency import PRIORITY_HEADER, Urgency
 
-# Body, header, rank with the two classes that there are by default.
+# Body, header, level with the two classes that there are by default.
 ASKED: list[tuple[Any, str | None, int]] = [
     ({}, None, 0),
     ({"priority": 0}, None, 0),
@@ -42,15 +42,15 @@ ASKED: list[tuple[Any, str | None, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "header", "rank"), ASKED)
-def test_what_a_request_asks_for(fields: Any, header: str | None, rank: int) -> None:
+@pytest.mark.parametrize(("fields", "header", "level"), ASKED)
+def test_what_a_request_asks_for(fields: Any, header: str | None, level: int) -> None:
     headers = Headers({} if header is None else {PRIORITY_HEADER: header})
-    assert Urgency(PriorityConfig()).rank(headers, json.dumps(fields).encode()) == rank
+    assert Urgency(PriorityConfig()).level(headers, json.dumps(fields).encode()) == level
 
 
 @pytest.mark.parametrize("body", [b"", b"nope", b"\xff", b"[" * 100_000, b'{"priority": 1'])
 def test_what_is_no_json(body: bytes) -> None:
-    assert Urgency(PriorityConfig()).rank(Headers(), body) == 0
+    assert Urgency(PriorityConfig()).level(Headers(), body) == 0
 
 
 def test_the_header_is_that_of_vllm() -> None:
@@ -66,12 +66,12 @@ def test_a_key_decides_what_is_granted(tmp_path: Path) -> None:
     }
     urgency = Urgency(config_with(tmp_path, tenants))
 
-    def rank(key: str, **fields: Any) -> int:
+    def level(key: str, **fields: Any) -> int:
         headers = Headers({"Authorization": f"Bearer {key}"})
-        return urgency.rank(headers, json.dumps(fields).encode())
+        return urgency.level(headers, json.dumps(fields).encode())
 
-    assert [rank("all"), rank("all", priority=-5), rank("all", priority=99)] == [1, 0, 2]
-    assert [rank("batch"), rank("batch", priority=-5)] == [2, 2], "lowered, or its only class"
-    assert rank("batch", service_tier="auto") == 2
-    assert rank("strict-batch", priority=0) == 1, "a server refuses it"
-    assert rank("unknown", priority=99) == 2
+    assert [level("all"), level("all", priority=-5), level("all", priority=99)] == [1, 0, 2]
+    assert [level("batch"), level("batch", priority=-5)] == [2, 2], "lowered, or its only class"
+    assert level("batch", service_tier="auto") == 2
+    assert level("strict-batch", priority=0) == 1, "a server refuses it"
+    assert level("unknown", priority=99) == 2

@@ -149,11 +149,11 @@ def quantile(samples: dict[str, float], metric: str, name: str, share: float) ->
         for key, count in samples.items()
         if (found := pattern.fullmatch(key))
     )
-    rank = share * buckets[-1][1]
+    below_it = share * buckets[-1][1]
     lower, below = 0.0, 0.0
     for bound, count in buckets:
-        if count >= rank:
-            return lower + (bound - lower) * (rank - below) / (count - below)
+        if count >= below_it:
+            return lower + (bound - lower) * (below_it - below) / (count - below)
         lower, below = bound, count
     raise AssertionError("the last bucket holds all")
 

@@ -12,10 +12,10 @@ from vllm_qllm.timeline.window import since
 
 
 def records(*rows: tuple[int, Kind, int, int]) -> Rows:
-    """From time, kind, rank and subject."""
+    """From time, kind, level and subject."""
     found = np.zeros(len(rows), ROW)
-    for number, (time, kind, rank, subject) in enumerate(rows, 1):
-        found[number - 1] = (number, time, CODES[kind.name], rank, subject, 0, b"")
+    for number, (time, kind, level, subject) in enumerate(rows, 1):
+        found[number - 1] = (number, time, CODES[kind.name], level, subject, 0, b"")
     return found
 
 

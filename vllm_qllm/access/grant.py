@@ -17,18 +17,18 @@ def grant(config: PriorityConfig, tenant: Tenant, asked: int | None) -> int | Re
         asked: the priority that it asks for; None when it leaves the choice to the server.
     """
     may_lower = tenant.above == "lower"
-    allowed = [rank for rank, c in enumerate(config.classes) if c.name in tenant.classes]
+    allowed = [level for level, c in enumerate(config.classes) if c.name in tenant.classes]
     priority = _default(config, tenant, allowed) if asked is None else asked
-    rank = config.rank(priority)
-    cls = config.classes[rank].name
-    if rank not in allowed:
-        less_urgent = [other for other in allowed if other > rank]
+    level = config.level(priority)
+    cls = config.classes[level].name
+    if level not in allowed:
+        less_urgent = [other for other in allowed if other > level]
         if not may_lower or not less_urgent:
             names = ", ".join(config.classes[other].name for other in allowed)
             text = f"class {cls} is not open to this key; allowed: {names}"
             return Refusal("class", text, cls, "priority")
-        rank = less_urgent[0]
-        priority, cls = config.usual_priority(rank), config.classes[rank].name
+        level = less_urgent[0]
+        priority, cls = config.usual_priority(level), config.classes[level].name
     least = tenant.classes[cls].min_priority
     if least is not None and priority < least:
         if asked is not None and not may_lower:
@@ -40,8 +40,8 @@ def grant(config: PriorityConfig, tenant: Tenant, asked: int | None) -> int | Re
 
 def _default(config: PriorityConfig, tenant: Tenant, allowed: list[int]) -> int:
     if tenant.default_class is not None:
-        rank = next(r for r in allowed if config.classes[r].name == tenant.default_class)
+        level = next(r for r in allowed if config.classes[r].name == tenant.default_class)
     else:
-        usual = config.rank(0)
-        rank = usual if usual in allowed else allowed[0]
-    return config.usual_priority(rank)
+        usual = config.level(0)
+        level = usual if usual in allowed else allowed[0]
+    return config.usual_priority(level)

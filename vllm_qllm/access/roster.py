@@ -131,7 +131,7 @@ class Roster(Record):
         for name, tenant in self.tenants.items():
             for used, limits in tenant.classes.items():
                 least = limits.min_priority
-                if least is not None and classes[config.rank(least)] != used:
+                if least is not None and classes[config.level(least)] != used:
                     yield (
                         f"tenants.{name}.classes.{used}.min_priority is {least}; allowed: a "
                         "priority of that class"

@@ -119,7 +119,7 @@ class Visit:
 
     def _claim_more(self, priority: int, weight: int) -> Refusal | None:
         config = self._gate.config
-        cls = config.classes[config.rank(priority)].name
+        cls = config.classes[config.level(priority)].name
         limits, most = self._tenant.classes[cls], self._roster.max_in_flight.get(cls)
         claim = self._gate.limiter.admit(self.name, cls, weight, limits, most, self._claim)
         if isinstance(claim, Refusal):

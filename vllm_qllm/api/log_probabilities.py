@@ -60,8 +60,8 @@ class LogProbabilities:
         """As ``OutputProcessor.add_request``; its class is noted."""
         self._add(request, *args, **kwargs)
         state = self._processor.request_states.get(request.request_id)
-        if state is not None and not hasattr(state, "priority_rank"):  # more of it may come
-            state.priority_rank = self._config.rank(request.priority)
+        if state is not None and not hasattr(state, "priority_level"):  # more of it may come
+            state.priority_level = self._config.level(request.priority)
             state.priority_waiting = 0
 
     def process_outputs(
@@ -80,14 +80,14 @@ class LogProbabilities:
                 continue
             state.priority_waiting += 1  # what comes after it must not overtake it
             waiting = _Waiting(state, output, timestamp, weight_version)
-            heapq.heappush(self._queue, (state.priority_rank, next(self._numbers), waiting))
+            heapq.heappush(self._queue, (state.priority_level, next(self._numbers), waiting))
         if self._queue and self._task is None:
             self._task = asyncio.create_task(self._work())
         return self._process(now, timestamp, stats, weight_version=weight_version)
 
     async def _work(self) -> None:
         while self._queue:
-            rank = self._queue[0][0]
+            level = self._queue[0][0]
             began = time.perf_counter()
             aborts: list[str] = []
             while self._queue and time.perf_counter() - began < PIECE_SECONDS:
@@ -96,11 +96,11 @@ class LogProbabilities:
                 await self._client.engine_core.abort_requests_async(aborts)
             # Half of the loop is left to more urgent requests, while there are any.
             spent = time.perf_counter() - began
-            await asyncio.sleep(spent if self._serves_above(rank) else 0)
+            await asyncio.sleep(spent if self._serves_above(level) else 0)
         self._task = None
 
-    def _serves_above(self, rank: int) -> bool:
-        return any(s.priority_rank < rank for s in self._processor.request_states.values())
+    def _serves_above(self, level: int) -> bool:
+        return any(s.priority_level < level for s in self._processor.request_states.values())
 
     def _piece(self) -> list[str]:
         """Do a part of what is first; returns requests that ended by it."""
@@ -153,7 +153,7 @@ def _is_large(state: Any, output: Any) -> bool:
         return False
     entries = 0 if of_prompt is None else of_prompt.logprobs.numel()
     entries += 0 if new is None else new.logprobs.size
-    return bool(entries > (ENTRIES if state.priority_rank else ENTRIES_URGENT))
+    return bool(entries > (ENTRIES if state.priority_level else ENTRIES_URGENT))
 
 
 def in_pieces(client: Any, config: PriorityConfig) -> None:

@@ -80,7 +80,7 @@ def _checked(handler: Any, name: str, config: PriorityConfig) -> Create:
                 granted.param,
             )
         request.priority = granted
-        _classed(handler, config.rank(granted), request)
+        _classed(handler, config.level(granted), request)
         _notice(config, body, asked_of(config, said, raw_request), granted, raw_request)
         serving = tier.serving_tier(config, granted, said.service_tier)
         tier.remember(raw_request, serving)
@@ -116,7 +116,7 @@ async def _body(request: Any, raw_request: Any) -> Mapping[str, Any]:
     return {name: getattr(request, name, None) for name in (*FIELDS, EXTRA) if name in named}
 
 
-def _classed(handler: Any, rank: int, request: Any) -> None:
+def _classed(handler: Any, level: int, request: Any) -> None:
     """Tell what lies between here and the engine the class of a request.
 
     Raises:
@@ -125,9 +125,9 @@ def _classed(handler: Any, rank: int, request: Any) -> None:
     served = passage.get()
     if served is None:  # a line of run-batch's file
         return
-    served.classed(rank)
+    served.classed(level)
     count = sequences(request, handler)
-    if problem := served.limits.sequences_problem(rank, count, of_a_prompt(request)):
+    if problem := served.limits.sequences_problem(level, count, of_a_prompt(request)):
         raise VLLMValidationError(problem, parameter="n", value=count)
 
 
@@ -161,4 +161,4 @@ def _notice(
     visit = None if raw_request is None else visit_of(raw_request)
     tenant = None if visit is None else visit.name
     NOTICES.not_read(body, tenant)
-    NOTICES.asks(asked, config.classes[config.rank(granted)].name, tenant)
+    NOTICES.asks(asked, config.classes[config.level(granted)].name, tenant)

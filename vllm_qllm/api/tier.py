@@ -30,12 +30,12 @@ def serving_tier(config: PriorityConfig, priority: int, asked: Any) -> str:
         priority: of the request, whatever it came from.
         asked: ``service_tier`` of the request, None when it names none.
     """
-    rank = config.rank(priority)
-    ranks = {tier: config.rank(config.service_tiers[tier]) for tier in SERVING}
+    level = config.level(priority)
+    levels = {tier: config.level(config.service_tiers[tier]) for tier in SERVING}
     name = ALIASES.get(asked, asked) if isinstance(asked, str) else None
-    if name is not None and ranks.get(name) == rank:
+    if name is not None and levels.get(name) == level:
         return name
-    return min(SERVING, key=lambda tier: (ranks[tier] < rank, abs(ranks[tier] - rank)))
+    return min(SERVING, key=lambda tier: (levels[tier] < level, abs(levels[tier] - level)))
 
 
 def remember(raw_request: Any, tier: str) -> None:

@@ -15,7 +15,7 @@ class Batch:
     Attributes:
         decodes: requests that compute one token.
         prefills: requests with the number of prompt tokens they compute.
-        rank: the most urgent class in it.
+        level: the most urgent class in it.
         suspendable, budget, protected: as in :class:`vllm_qllm.policy.Run`.
         riding: for each class whose decodes ride, the share of its time that is service of it.
         steady: steps in a row, at most, that are alike unless something arrives.
@@ -23,7 +23,7 @@ class Batch:
 
     decodes: list[Request] = field(default_factory=list)
     prefills: list[tuple[Request, int]] = field(default_factory=list)
-    rank: int = 0
+    level: int = 0
     suspendable: bool = False
     budget: float | None = None
     protected: bool = False

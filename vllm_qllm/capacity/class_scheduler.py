@@ -40,7 +40,7 @@ class ClassScheduler(Scheduler):
 
     def add(self, request: Request) -> None:
         """Queue it in its class."""
-        self.queues[request.rank].push(request)
+        self.queues[request.level].push(request)
 
     def waiting(self) -> int:
         """Requests that are not admitted."""
@@ -52,28 +52,31 @@ class ClassScheduler(Scheduler):
         """What the policy sees."""
         service, work = self.service, []
         leader = -1
-        limit = suspended[-1].batch.rank if suspended else len(self.queues)
+        limit = suspended[-1].batch.level if suspended else len(self.queues)
         candidates = 0
-        for rank, queue in enumerate(self.queues):
+        for level, queue in enumerate(self.queues):
             waiting = len(queue)
-            prefilling = len(self.prefilling[rank])
-            decoding = len(self.decoding[rank])
+            prefilling = len(self.prefilling[level])
+            decoding = len(self.decoding[level])
             work.append((waiting, prefilling, decoding))
             if leader >= 0:
                 candidates += decoding
-            elif rank < limit and (waiting or prefilling or decoding):
-                leader = rank
+            elif level < limit and (waiting or prefilling or decoding):
+                leader = level
         self.note(now, suspended)
         classes = tuple(
             [
                 ClassView(
-                    rank, *counts, service.starved(rank) if any(counts) else 0.0, service.owed(rank)
+                    level,
+                    *counts,
+                    service.starved(level) if any(counts) else 0.0,
+                    service.owed(level),
                 )
-                for rank, counts in enumerate(work)
+                for level, counts in enumerate(work)
             ]
         )
         riders = self._ride_limit(classes[leader], candidates) if leader >= 0 and candidates else 0
-        return EngineView(classes, tuple([f.view(f.batch.rank, now) for f in suspended]), riders)
+        return EngineView(classes, tuple([f.view(f.batch.level, now) for f in suspended]), riders)
 
     def note(self, now: float, suspended: Sequence[Flight]) -> None:
         """Tell the service which work there is, that of suspended steps included."""
@@ -81,28 +84,28 @@ class ClassScheduler(Scheduler):
         decodes = [bool(rows) for rows in self.decoding]
         for flight in suspended:
             for request, _ in flight.batch.prefills:
-                prompts[request.rank] = True
+                prompts[request.level] = True
             for request in flight.batch.decodes:
-                decodes[request.rank] = True
+                decodes[request.level] = True
         self.service.note(list(zip(prompts, decodes, strict=True)), now)
 
     def riding(self, batch: Batch, suspended: Sequence[Flight] = ()) -> dict[int, float]:
         """For each class whose decodes ride in ``batch``, what of its time is service of it."""
-        rows = Counter([r.rank for r in batch.decodes if r.rank != batch.rank])
+        rows = Counter([r.level for r in batch.decodes if r.level != batch.level])
         if not rows:
             return {}
         held = itertools.chain(*self.decoding, *(f.batch.decodes for f in suspended))
-        others = Counter([r.rank for r in held])
+        others = Counter([r.level for r in held])
         tokens = batch.tokens if batch.prefills else None
-        return {rank: riding(n, n + others[rank], tokens) for rank, n in rows.items()}
+        return {level: riding(n, n + others[level], tokens) for level, n in rows.items()}
 
     def _ride_limit(self, leader: ClassView, candidates: int) -> int:
         slowdown = self.config.ride_slowdown
         if leader.waiting or leader.prefilling:
             budget = self.server.token_budget
-            tokens = sum(r.missing for r in self.prefilling[leader.rank])
-            if self.queues[leader.rank]:
-                first = self.queues[leader.rank].peek()
+            tokens = sum(r.missing for r in self.prefilling[leader.level])
+            if self.queues[leader.level]:
+                first = self.queues[leader.level].peek()
                 tokens += first.prompt + first.emitted
             tokens = min(tokens, budget)
             return min(candidates, budget - tokens, int(tokens * (slowdown - 1.0)))
@@ -116,13 +119,13 @@ class ClassScheduler(Scheduler):
         """
         plan = self.policy.plan(view)
         if isinstance(plan, Run):
-            valid = 0 <= plan.rank < view.limit and plan.riders >= 0
+            valid = 0 <= plan.level < view.limit and plan.riders >= 0
         else:
             valid = isinstance(plan, Resume) and bool(view.suspended)
         if not valid or (plan.budget is not None and plan.budget < 0):
             raise CapacityError(
                 f"capacity: priority policy {self.config.policy!r} answered {plan!r}; allowed: Run "
-                f"of a rank below {view.limit}" + (" or Resume" if view.suspended else "")
+                f"of a level below {view.limit}" + (" or Resume" if view.suspended else "")
             )
         return plan
 
@@ -130,14 +133,14 @@ class ClassScheduler(Scheduler):
 
     def compose(self, plan: Run) -> Batch:
         """The step that ``plan`` asks for; empty when its class can be given nothing."""
-        rank, slots = plan.rank, self.server.slots
-        decodes, self.decoding[rank] = self.decoding[rank], []
-        prefills, self.prefilling[rank] = self.prefilling[rank], []
-        queue = self.queues[rank]
+        level, slots = plan.level, self.server.slots
+        decodes, self.decoding[level] = self.decoding[level], []
+        prefills, self.prefilling[level] = self.prefilling[level], []
+        queue = self.queues[level]
         eligible = self.admitted() + len(decodes) + len(prefills) + self.waiting()
         riders = self._riders(plan, decodes, prefills) if plan.riders else []
         for rider in riders:
-            self.decoding[rider.rank].remove(rider)
+            self.decoding[rider.level].remove(rider)
         if len(decodes) + len(prefills) > slots:
             running = sorted(decodes + prefills, key=lambda r: r.admitted)
             self.put_back(running[slots:])
@@ -145,31 +148,31 @@ class ClassScheduler(Scheduler):
             decodes = [r for r in decodes if r in first]
             prefills = [r for r in prefills if r in first]
         # Held-back requests of the leading class keep their slots, less urgent ones do not.
-        held = len(self.decoding[rank]) + len(self.prefilling[rank])
+        held = len(self.decoding[level]) + len(self.prefilling[level])
         room = slots - len(decodes) - len(prefills) - len(riders) - held
         batch = self.fill(decodes, prefills, riders, queue, room, eligible)
-        ranks = [r.rank for r, _ in batch.prefills] + [r.rank for r in batch.decodes]
-        batch.rank = min(ranks, default=rank)
-        batch.suspendable = self.suspendable and plan.suspendable and batch.rank > 0
+        levels = [r.level for r, _ in batch.prefills] + [r.level for r in batch.decodes]
+        batch.level = min(levels, default=level)
+        batch.suspendable = self.suspendable and plan.suspendable and batch.level > 0
         batch.budget = plan.budget if batch.suspendable else None
         batch.protected = plan.protected
         return batch
 
     def _riders(self, plan: Run, decodes: list[Request], prefills: list[Request]) -> list[Request]:
         """Less urgent decodes that leave the leading class its slots, tokens and blocks."""
-        candidates = [r for rows in self.decoding[plan.rank + 1 :] for r in rows]
+        candidates = [r for rows in self.decoding[plan.level + 1 :] for r in rows]
         if not candidates:
             return []
-        candidates.sort(key=lambda r: (r.rank, -r.emitted))
+        candidates.sort(key=lambda r: (r.level, -r.emitted))
         leading = decodes + prefills
         slots = self.server.slots - len(leading)
-        queued = self.queues[plan.rank].first(slots)
+        queued = self.queues[plan.level].first(slots)
         room = min(plan.riders, slots - len(queued), self._tokens_beside((*leading, *queued)))
         if room <= 0 or not (leading or queued):
             return []
         free = self.blocks.free - sum(map(self._growth, (*leading, *queued)))
         blocks = free - self._reserved
-        if (blocks if plan.rank else free) < 0:
+        if (blocks if plan.level else free) < 0:
             return []
         fitting: list[Request] = []
         for request in candidates:
@@ -192,22 +195,22 @@ class ClassScheduler(Scheduler):
     # -- KV blocks -----------------------------------------------------------------------------
 
     def _reserve(self, rows: Sequence[Request]) -> int:
-        return self._reserved if rows and rows[0].rank else 0
+        return self._reserved if rows and rows[0].level else 0
 
     def _grow(self, request: Request, tokens: int) -> bool:
         blocks = self.blocks
         if blocks.take(request, tokens, self._left_by(request)):
             return True
-        victims = self._victims(request.rank)
+        victims = self._victims(request.level)
         gain = sum(v.blocks for v in victims)
         if blocks.needed(request, tokens) > blocks.free + gain - self._left_by(request, gain):
             return False
         for victim in victims:
-            self.decoding[victim.rank][:] = [
-                r for r in self.decoding[victim.rank] if r is not victim
+            self.decoding[victim.level][:] = [
+                r for r in self.decoding[victim.level] if r is not victim
             ]
-            self.prefilling[victim.rank][:] = [
-                r for r in self.prefilling[victim.rank] if r is not victim
+            self.prefilling[victim.level][:] = [
+                r for r in self.prefilling[victim.level] if r is not victim
             ]
             self.preempt(victim)
             if blocks.take(request, tokens, self._left_by(request)):
@@ -217,30 +220,30 @@ class ClassScheduler(Scheduler):
     def _left_by(self, request: Request, gain: int = 0) -> int:
         """Blocks that the request has to leave free, once others have given ``gain`` back."""
         others = self.blocks.total - self.blocks.free - gain > request.blocks
-        if not request.rank or not others:
+        if not request.level or not others:
             return 0
         # What is owed to its class and fits in no other way cannot wait to be the only one.
-        fits = not self.service.owed(request.rank) or self._could_fit_beside_reserve(request)
+        fits = not self.service.owed(request.level) or self._could_fit_beside_reserve(request)
         return self._reserved if fits else 0
 
     def _could_fit_beside_reserve(self, request: Request) -> bool:
         """Whether ``request`` finds room if all that are no more urgent give up theirs."""
         lists = (self.decoding, self.prefilling)
-        more_urgent = sum(r.blocks for rows in lists for rs in rows[: request.rank] for r in rs)
+        more_urgent = sum(r.blocks for rows in lists for rs in rows[: request.level] for r in rs)
         left = self.blocks.total - request.blocks - more_urgent
         return self._growth(request) + self._reserved <= left
 
-    def _victims(self, rank: int) -> list[Request]:
-        """Held-back requests whose blocks class ``rank`` may take, first to go first."""
+    def _victims(self, level: int) -> list[Request]:
+        """Held-back requests whose blocks class ``level`` may take, first to go first."""
         config = self.config
         victims = [
             r
             for lists in (self.decoding, self.prefilling)
-            for rows in lists[rank + 1 :]
+            for rows in lists[level + 1 :]
             for r in rows
             if r.preemptions < config.max_preemptions
         ]
         return sorted(
             victims,
-            key=lambda r: (r.emitted >= config.progress_cap * r.output, -r.rank, -r.arrived),
+            key=lambda r: (r.emitted >= config.progress_cap * r.output, -r.level, -r.arrived),
         )

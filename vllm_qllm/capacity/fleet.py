@@ -91,18 +91,18 @@ class Fleet:
             else:
                 if due <= looped:
                     assert following is not None
-                    sent, rank, prompt, output = following
-                    request = self._request(rank, sent, prompt, output)
+                    sent, level, prompt, output = following
+                    request = self._request(level, sent, prompt, output)
                     following, at = next(pending, None), due
                 else:
                     at, _, request = heapq.heappop(under_way)
                 if not self._fits(request):
-                    self.meter.refused[request.rank] += 1
+                    self.meter.refused[request.level] += 1
                     continue
-                index = self._current = self._router.pick(request.rank)
+                index = self._current = self._router.pick(request.level)
                 replica = replicas[index]
                 before = replica.next_event
-                self._router.came(index, request.rank)
+                self._router.came(index, request.level)
                 replica.arrive(request, at)
                 if replica.next_event == before:
                     continue
@@ -110,11 +110,11 @@ class Fleet:
                 heapq.heappush(events, (replica.next_event, index))
 
     def _request(
-        self, rank: int, sent: float, prompt: int, output: int, client: int = -1
+        self, level: int, sent: float, prompt: int, output: int, client: int = -1
     ) -> Request:
         self._number += 1
-        self.meter.sent[rank] += 1
-        return Request(self._number, rank, sent, prompt, output, client)
+        self.meter.sent[level] += 1
+        return Request(self._number, level, sent, prompt, output, client)
 
     def _fits(self, request: Request) -> bool:
         server = self._server
@@ -126,7 +126,7 @@ class Fleet:
             loop, turn = self._clients[client]
             self._clients[client] = (loop, turn + loop.number)
             prompt, output = loop.lengths[turn % len(loop.lengths)]
-            request = self._request(loop.rank, now, prompt, output, client)
+            request = self._request(loop.level, now, prompt, output, client)
             at = now + self._cost.overhead_s
             heapq.heappush(self._under_way, (at, request.number, request))
 
@@ -134,7 +134,7 @@ class Fleet:
         self.meter.ended(request, now)
         if self._report is not None:
             self._report(request, now)
-        self._router.went(self._current, request.rank)
+        self._router.went(self._current, request.level)
         if request.client >= 0:
             loop, _ = self._clients[request.client]
             self._send_next(request.client, now + loop.pause)

@@ -70,7 +70,7 @@ class Flight:
             return None
         return self.resumed + checkpoint - self.ran
 
-    def view(self, rank: int, now: float) -> SuspendedView:
+    def view(self, level: int, now: float) -> SuspendedView:
         """What the policy sees of it while it is suspended."""
         passed = int(self.ran / self.spacing + 1e-9)
-        return SuspendedView(rank, now - self.suspended, self.ran, passed)
+        return SuspendedView(level, now - self.suspended, self.ran, passed)

@@ -40,11 +40,11 @@ class Meter:
 
     def __init__(self, classes: int, window: tuple[float, float] = (0.0, math.inf)) -> None:
         self.window = window
-        ranks = range(classes)
-        self.ttft = [array("d") for _ in ranks]
-        self.tpot = [array("d") for _ in ranks]
-        self.e2e = [array("d") for _ in ranks]
-        self.response = [array("d") for _ in ranks]
+        levels = range(classes)
+        self.ttft = [array("d") for _ in levels]
+        self.tpot = [array("d") for _ in levels]
+        self.e2e = [array("d") for _ in levels]
+        self.response = [array("d") for _ in levels]
         self.sent = [0] * classes
         self.done = [0] * classes
         self.refused = [0] * classes
@@ -60,13 +60,13 @@ class Meter:
     def started(self, request: Request, now: float) -> None:
         """First work of a request begins."""
         if self.inside(request):
-            self.response[request.rank].append(now - request.arrived)
+            self.response[request.level].append(now - request.arrived)
 
     def first_token(self, request: Request, now: float) -> None:
         """The first token of a request has come."""
-        self.emitted[request.rank] += 1
+        self.emitted[request.level] += 1
         if self.window[0] <= now < self.window[1]:
-            self.work[request.rank] += request.prompt + 1
+            self.work[request.level] += request.prompt + 1
 
     def tokens(self, rows: list[Request], steps: int, began: float, now: float) -> None:
         """``steps`` tokens of each of ``rows`` came between ``began`` and ``now``."""
@@ -79,17 +79,17 @@ class Meter:
         elif began < start or now > end:
             overlap = min(now, end) - max(began, start)
             share = max(0.0, overlap) / (now - began)
-        for rank, count in Counter([r.rank for r in rows]).items():
-            self.emitted[rank] += count * steps
-            self.work[rank] += count * steps * share
+        for level, count in Counter([r.level for r in rows]).items():
+            self.emitted[level] += count * steps
+            self.work[level] += count * steps * share
 
     def ended(self, request: Request, now: float) -> None:
         """A request has got its last token."""
-        rank = request.rank
-        self.done[rank] += 1
-        self.preemptions[rank] += request.preemptions
+        level = request.level
+        self.done[level] += 1
+        self.preemptions[level] += request.preemptions
         if self.inside(request):
-            self.ttft[rank].append(request.first - request.sent)
-            self.e2e[rank].append(now - request.sent)
+            self.ttft[level].append(request.first - request.sent)
+            self.e2e[level].append(now - request.sent)
             gaps = request.output - 1
-            self.tpot[rank].append((now - request.first) / gaps if gaps else 0.0)
+            self.tpot[level].append((now - request.first) / gaps if gaps else 0.0)

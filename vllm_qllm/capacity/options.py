@@ -107,25 +107,25 @@ def workload(arguments: argparse.Namespace, classes: Sequence[str]) -> Workload:
     """
     streams: list[list[Arrival]] = []
     for text in arguments.trace:
-        rank, path = _of_class("--trace", text, classes)
-        rows = trace.read(Path(path), rank)
+        level, path = _of_class("--trace", text, classes)
+        rows = trace.read(Path(path), level)
         if arguments.seconds is not None:
             rows = [row for row in rows if row[0] < arguments.seconds]
         streams.append(scaled(rows, arguments.rate, arguments.lengths, f"{arguments.seed} {text}"))
     last = max((rows[-1][0] for rows in streams if rows), default=0.0)
     seconds = arguments.seconds if arguments.seconds is not None else last
     for text in arguments.poisson:
-        rank, rest = _of_class("--poisson", text, classes)
+        level, rest = _of_class("--poisson", text, classes)
         rate, prompt, output = _numbers("--poisson", text, rest)
         check(seconds > 0, "--seconds", arguments.seconds, "a duration, as there is no trace")
-        stream = poisson(rank, rate, int(prompt), int(output), seconds, f"{arguments.seed} {text}")
+        stream = poisson(level, rate, int(prompt), int(output), seconds, f"{arguments.seed} {text}")
         streams.append(list(stream))
     clients = []
     for text in arguments.clients:
-        rank, rest = _of_class("--clients", text, classes)
+        level, rest = _of_class("--clients", text, classes)
         number, prompt, output = map(int, _numbers("--clients", text, rest))
         check(seconds > 0, "--seconds", arguments.seconds, "a duration, as there is no trace")
-        clients.append(Clients(rank, number, ((prompt, output),)))
+        clients.append(Clients(level, number, ((prompt, output),)))
     check(bool(streams or clients), "load", None, "--trace, --poisson or --clients")
     return Workload(merged(streams), tuple(clients), seconds)
 

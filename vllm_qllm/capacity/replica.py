@@ -62,7 +62,7 @@ class Replica:
     def arrive(self, request: Request, now: float) -> None:
         """A request reaches the engine."""
         request.arrived = now
-        self.outstanding[request.rank] += 1
+        self.outstanding[request.level] += 1
         self._scheduler.add(request)
         flight = self._flight
         if flight is None:
@@ -72,7 +72,7 @@ class Replica:
         if flight.steps > 1:
             self._cut(flight, now)
         batch = flight.batch
-        if batch.suspendable and not flight.protected and request.rank < batch.rank:
+        if batch.suspendable and not flight.protected and request.level < batch.level:
             self._stop(flight, now)
 
     def event(self) -> None:
@@ -150,7 +150,7 @@ class Replica:
             self._scheduler.service.ended(now)
             self._scheduler.note(now, self._suspended)
         for request in finished:
-            self.outstanding[request.rank] -= 1
+            self.outstanding[request.level] -= 1
         for request in sorted(finished, key=lambda r: r.number):
             self._ended(request, now)
 
@@ -208,7 +208,7 @@ class Replica:
         flight.stopping = False
         self._suspended.append(flight)
         self._flight = None
-        self.meter.suspensions[flight.batch.rank] += 1
+        self.meter.suspensions[flight.batch.level] += 1
         scheduler = self._scheduler
         assert isinstance(scheduler, ClassScheduler)
         scheduler.service.ended(now)
@@ -223,7 +223,7 @@ class Replica:
         scheduler = self._scheduler
         assert isinstance(scheduler, ClassScheduler)
         batch = flight.batch
-        scheduler.service.started(batch.rank, now, batch.riding, plan.protected)
+        scheduler.service.started(batch.level, now, batch.riding, plan.protected)
         self._run(flight, plan.budget)
 
     # -- decisions -----------------------------------------------------------------------------
@@ -251,10 +251,10 @@ class Replica:
             return
         batch = scheduler.compose(plan)
         if not batch:
-            scheduler.service.refused(plan.rank, now)
+            scheduler.service.refused(plan.level, now)
             for cls in view.ready:
-                if cls.rank != plan.rank:
-                    batch = scheduler.compose(Run(cls.rank))
+                if cls.level != plan.level:
+                    batch = scheduler.compose(Run(cls.level))
                     if batch:
                         break
         if not batch and self._suspended:
@@ -264,7 +264,7 @@ class Replica:
             scheduler.service.stopped(now)
             return
         batch.riding = scheduler.riding(batch, self._suspended)
-        scheduler.service.started(batch.rank, now, batch.riding, batch.protected)
+        scheduler.service.started(batch.level, now, batch.riding, batch.protected)
         if not batch.prefills and batch.budget is None:
             batch.steady = self._steady(scheduler, batch, view, plan)
         self._start(batch, now)
@@ -282,9 +282,9 @@ class Replica:
         would decide otherwise there, the first such step is found by halving.
         """
         most = self._alike(batch)
-        if view.ride_limit or any(scheduler.decoding[batch.rank + 1 :]):
+        if view.ride_limit or any(scheduler.decoding[batch.level + 1 :]):
             most = min(most, LEARNING_STEPS)
-        others = [c for c in view.classes if c.has_work and c.rank != batch.rank]
+        others = [c for c in view.classes if c.has_work and c.level != batch.level]
         if most == 1 or not (others or view.suspended):
             return most
         seconds = self._table[batch.tokens] + self.cost.context_s * batch.context
@@ -305,14 +305,14 @@ class Replica:
             [
                 replace(
                     c,
-                    starved=service.starved(c.rank, later) if c.has_work else 0.0,
-                    owed=service.owed(c.rank, later),
+                    starved=service.starved(c.level, later) if c.has_work else 0.0,
+                    owed=service.owed(c.level, later),
                 )
                 for c in view.classes
             ]
         )
         suspended = tuple(
-            [SuspendedView(s.rank, s.starved + later, s.ran, s.checkpoint) for s in view.suspended]
+            [SuspendedView(s.level, s.starved + later, s.ran, s.checkpoint) for s in view.suspended]
         )
         aged = EngineView(classes, suspended, view.ride_limit)
         return scheduler.decide(aged) == plan

@@ -16,19 +16,19 @@ PERCENTS = (50, 90, 99)
 def numbers(meter: Meter, classes: Sequence[str], slos: Sequence[Slo] = ()) -> dict[str, Any]:
     """By class: requests, percentiles in seconds, tokens, and what was kept of the SLOs."""
     result: dict[str, Any] = {}
-    for rank, name in enumerate(classes):
+    for level, name in enumerate(classes):
         cls: dict[str, Any] = {
-            "sent": meter.sent[rank],
-            "done": meter.done[rank],
-            "refused": meter.refused[rank],
-            "preemptions": meter.preemptions[rank],
-            "suspensions": meter.suspensions[rank],
-            "output_tokens": meter.emitted[rank],
+            "sent": meter.sent[level],
+            "done": meter.done[level],
+            "refused": meter.refused[level],
+            "preemptions": meter.preemptions[level],
+            "suspensions": meter.suspensions[level],
+            "output_tokens": meter.emitted[level],
         }
         for latency in LATENCIES:
-            values = sorted(getattr(meter, latency)[rank])
+            values = sorted(getattr(meter, latency)[level])
             cls[latency] = {f"p{p}": percentile(values, p) for p in PERCENTS}
-        mine = [slo for slo in slos if slo.rank == rank]
+        mine = [slo for slo in slos if slo.level == level]
         if mine:
             cls["attained"] = min(slo.attained(meter) for slo in mine)
         result[name] = cls

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """A request of class ``rank``; lengths in tokens, times in simulated seconds.
+    """A request of class ``level``; lengths in tokens, times in simulated seconds.
 
     Attributes:
         number: counts up over a simulation.
-        rank: its class; 0 is the most urgent.
+        level: its class; 0 is the most urgent.
         sent: when the client sent it.
         prompt: its prompt tokens.
         output: tokens it generates.
@@ -28,7 +28,7 @@ class Request:
     """
 
     number: int
-    rank: int
+    level: int
     sent: float
     prompt: int
     output: int

@@ -14,16 +14,16 @@ from vllm_qllm.routing import load
 class Router(Protocol):
     """Told of every request that comes and goes."""
 
-    def pick(self, rank: int) -> int:
-        """The replica for a request of class ``rank``."""
+    def pick(self, level: int) -> int:
+        """The replica for a request of class ``level``."""
         ...
 
-    def came(self, replica: int, rank: int) -> None:
-        """The replica has got a request of class ``rank``."""
+    def came(self, replica: int, level: int) -> None:
+        """The replica has got a request of class ``level``."""
         ...
 
-    def went(self, replica: int, rank: int) -> None:
-        """A request of class ``rank`` has ended there."""
+    def went(self, replica: int, level: int) -> None:
+        """A request of class ``level`` has ended there."""
         ...
 
 
@@ -34,15 +34,15 @@ class RoundRobin:
         self._replicas = replicas
         self._next = -1
 
-    def pick(self, rank: int) -> int:
+    def pick(self, level: int) -> int:
         """The next one."""
         self._next = (self._next + 1) % self._replicas
         return self._next
 
-    def came(self, replica: int, rank: int) -> None:
+    def came(self, replica: int, level: int) -> None:
         """Nothing to note."""
 
-    def went(self, replica: int, rank: int) -> None:
+    def went(self, replica: int, level: int) -> None:
         """Nothing to note."""
 
 
@@ -80,15 +80,15 @@ class LeastOutstanding:
     def __init__(self, replicas: int, classes: int) -> None:
         self._counts = Counts(replicas)
 
-    def pick(self, rank: int) -> int:
+    def pick(self, level: int) -> int:
         """The one with the fewest."""
         return self._counts.least()
 
-    def came(self, replica: int, rank: int) -> None:
+    def came(self, replica: int, level: int) -> None:
         """One more there."""
         self._counts.move(replica, 1)
 
-    def went(self, replica: int, rank: int) -> None:
+    def went(self, replica: int, level: int) -> None:
         """One less there."""
         self._counts.move(replica, -1)
 
@@ -105,27 +105,27 @@ class ClassAware:
         for _ in range(classes):
             self._heaps.append([(0, 0, i, i) for i in range(replicas)])
 
-    def pick(self, rank: int) -> int:
-        """The one with the fewest of ranks up to ``rank``."""
-        heap = self._heaps[rank]
+    def pick(self, level: int) -> int:
+        """The one with the fewest of levels up to ``level``."""
+        heap = self._heaps[level]
         while heap[0][2] != self._latest[heap[0][3]]:
             heapq.heappop(heap)
         return heap[0][3]
 
-    def came(self, replica: int, rank: int) -> None:
+    def came(self, replica: int, level: int) -> None:
         """One more there."""
-        self._of[replica][rank] += 1
+        self._of[replica][level] += 1
         self._changed(replica)
 
-    def went(self, replica: int, rank: int) -> None:
+    def went(self, replica: int, level: int) -> None:
         """One less there."""
-        self._of[replica][rank] -= 1
+        self._of[replica][level] -= 1
         self._changed(replica)
 
     def _changed(self, replica: int) -> None:
         stamp = self._latest[replica] = next(self._stamps)
-        for rank, heap in enumerate(self._heaps):
-            heapq.heappush(heap, (*load(self._of[replica], rank), stamp, replica))
+        for level, heap in enumerate(self._heaps):
+            heapq.heappush(heap, (*load(self._of[replica], level), stamp, replica))
             if len(heap) > 8 * len(self._of) + 64:  # mostly entries that no longer count
                 heap[:] = [entry for entry in heap if entry[2] == self._latest[entry[3]]]
                 heapq.heapify(heap)

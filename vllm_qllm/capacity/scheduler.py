@@ -194,7 +194,7 @@ class Scheduler:
 
     def _last(self, rows: Sequence[Request]) -> Request:
         """Who goes first when blocks run out."""
-        return max(rows, key=lambda r: (r.rank, r.arrived, r.number))
+        return max(rows, key=lambda r: (r.level, r.arrived, r.number))
 
     def preempt(self, victim: Request) -> None:
         """The victim loses its blocks and waits again; its KV is computed anew."""
@@ -208,7 +208,7 @@ class Scheduler:
         for request in requests:
             prefill = request.missing > 1 or not request.emitted
             lists = self.prefilling if prefill else self.decoding
-            lists[request.rank].append(request)
+            lists[request.level].append(request)
 
     def retire(self, batch: Batch, finished: set[Request]) -> None:
         """After a step: return its requests, but for those that are done."""
@@ -219,5 +219,5 @@ class Scheduler:
                 self.blocks.release(request)
             rows = [r for r in rows if r not in finished]
         for row in rows:
-            self.decoding[row.rank].append(row)
+            self.decoding[row.level].append(row)
         self.put_back([r for r, _ in batch.prefills if r not in finished])

@@ -17,19 +17,19 @@ BOUNDS = ("ttft", "tpot", "e2e")
 
 @dataclass(frozen=True)
 class Slo:
-    """Bounds in seconds that a request of class ``rank`` keeps all of, or fails."""
+    """Bounds in seconds that a request of class ``level`` keeps all of, or fails."""
 
-    rank: int
+    level: int
     ttft: float = math.inf
     tpot: float = math.inf
     e2e: float = math.inf
 
     def attained(self, meter: Meter) -> float:
         """The fraction of requests that kept it; refused ones did not. 1 of nothing."""
-        kept = np.ones(len(meter.ttft[self.rank]), dtype=bool)
+        kept = np.ones(len(meter.ttft[self.level]), dtype=bool)
         for name in BOUNDS:
-            kept &= np.asarray(getattr(meter, name)[self.rank]) <= getattr(self, name)
-        total = len(kept) + meter.refused[self.rank]
+            kept &= np.asarray(getattr(meter, name)[self.level]) <= getattr(self, name)
+        total = len(kept) + meter.refused[self.level]
         return float(kept.sum()) / total if total else 1.0
 
 

@@ -19,7 +19,7 @@ class StockScheduler(Scheduler):
 
     def add(self, request: Request) -> None:
         """Queue it by class and arrival, or by arrival alone, which puts preempted ones first."""
-        self._queue.push(request, request.rank if self._by_class else 0, request.arrived)
+        self._queue.push(request, request.level if self._by_class else 0, request.arrived)
 
     def waiting(self) -> int:
         """Requests that are not admitted."""
@@ -43,5 +43,5 @@ class StockScheduler(Scheduler):
         slots = self.server.slots - running
         batch = self.fill(decodes, prefills, [], self._queue, slots, running + len(self._queue))
         requests = [*batch.decodes, *(r for r, _ in batch.prefills)]
-        batch.rank = min((r.rank for r in requests), default=0)
+        batch.level = min((r.level for r in requests), default=0)
         return batch

@@ -74,8 +74,8 @@ def _row(
     return row
 
 
-def read(path: Path, rank: int) -> list[Arrival]:
-    """The requests of a file as class ``rank``, in order of time.
+def read(path: Path, level: int) -> list[Arrival]:
+    """The requests of a file as class ``level``, in order of time.
 
     Requests that generate nothing, or from nothing, count as one token there.
 
@@ -89,4 +89,4 @@ def read(path: Path, rank: int) -> list[Arrival]:
         raise CapacityError(f"capacity: cannot read the trace {path} ({error})") from error
     check(bool(rows), f"{path}", "empty", "a trace of at least one request")
     began = rows[0][0]
-    return [(at - began, rank, max(1, prompt), max(1, output)) for at, prompt, output in rows]
+    return [(at - began, level, max(1, prompt), max(1, output)) for at, prompt, output in rows]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from vllm_qllm.capacity.errors import check
 
-# Time of arrival in seconds, rank, prompt tokens, output tokens.
+# Time of arrival in seconds, level, prompt tokens, output tokens.
 Arrival = tuple[float, int, int, int]
 
 
@@ -19,14 +19,14 @@ class Clients:
     """A closed loop: each client sends its next request when the last one is answered.
 
     Attributes:
-        rank: class of the requests.
+        level: class of the requests.
         number: how many clients.
         lengths: prompt and output tokens of the requests; client ``i`` sends number ``i``, then
             ``i + number`` and so on, and after the last length the first one follows.
         pause: seconds from an answer to the next request.
     """
 
-    rank: int
+    level: int
     number: int
     lengths: tuple[tuple[int, int], ...]
     pause: float = 0.0
@@ -68,7 +68,7 @@ def merged(streams: Iterable[Iterable[Arrival]]) -> tuple[Arrival, ...]:
 
 
 def poisson(
-    rank: int, rate: float, prompt: int, output: int, seconds: float, seed: str
+    level: int, rate: float, prompt: int, output: int, seconds: float, seed: str
 ) -> Iterator[Arrival]:
     """Requests at ``rate`` a second for ``seconds``, all of one length."""
     check(rate > 0, "poisson: rate", rate, "requests a second, above 0")
@@ -78,7 +78,7 @@ def poisson(
     draw = random.Random(seed)
     due = draw.expovariate(rate)
     while due < seconds:
-        yield due, rank, prompt, output
+        yield due, level, prompt, output
         due += draw.expovariate(rate)
 
 
@@ -96,11 +96,11 @@ def scaled(arrivals: Iterable[Arrival], rate: float, lengths: float, seed: str) 
     last = given[-1][0] if given else 0.0
     draw = random.Random(seed)
     result = []
-    for at, rank, prompt, output in given:
+    for at, level, prompt, output in given:
         sizes = (max(1, round(prompt * lengths)), max(1, round(output * lengths)))
         copies = int(rate) + (draw.random() < rate - int(rate))
         for copy in range(copies):
             moved = at if copy == 0 else min(max(at + draw.uniform(-30.0, 30.0), 0.0), last)
-            result.append((moved, rank, *sizes))
+            result.append((moved, level, *sizes))
     result.sort()
     return result

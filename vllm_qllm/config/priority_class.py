@@ -198,21 +198,21 @@ def check_order(classes: Sequence[PriorityClass]) -> None:
     )
 
 
-def rank_of(classes: Sequence[PriorityClass], priority: int) -> int:
+def level_of(classes: Sequence[PriorityClass], priority: int) -> int:
     """Index of the class that ``priority`` belongs to; 0 is the most urgent."""
-    for rank, cls in enumerate(classes):
+    for level, cls in enumerate(classes):
         if cls.max_priority is None or priority <= cls.max_priority:
-            return rank
+            return level
     raise AssertionError("the last class has no bound")
 
 
-def usual_priority(classes: Sequence[PriorityClass], rank: int) -> int:
+def usual_priority(classes: Sequence[PriorityClass], level: int) -> int:
     """The priority of a class's requests that name none.
 
     That is 0 in its own class; elsewhere the most urgent of the class or, in one that has no
     most urgent one, the least urgent.
     """
-    if rank_of(classes, 0) == rank:
+    if level_of(classes, 0) == level:
         return 0
-    last = classes[rank].max_priority if rank == 0 else None
-    return last if last is not None else classes[rank - 1].max_priority + 1  # type: ignore[operator]
+    last = classes[level].max_priority if level == 0 else None
+    return last if last is not None else classes[level - 1].max_priority + 1  # type: ignore[operator]

@@ -15,8 +15,8 @@ from vllm_qllm.config.priority_class import (
     PriorityClass,
     check_order,
     check_shares,
+    level_of,
     parse_classes,
-    rank_of,
     usual_priority,
 )
 from vllm_qllm.config.rule import (
@@ -175,13 +175,13 @@ class PriorityConfig:
         for name, value in settled.items():
             object.__setattr__(self, name, value)
 
-    def rank(self, priority: int) -> int:
+    def level(self, priority: int) -> int:
         """Index of the class that ``priority`` belongs to; 0 is the most urgent."""
-        return rank_of(self.classes, priority)
+        return level_of(self.classes, priority)
 
-    def usual_priority(self, rank: int) -> int:
+    def usual_priority(self, level: int) -> int:
         """The priority of a class's requests that name none."""
-        return usual_priority(self.classes, rank)
+        return usual_priority(self.classes, level)
 
     def tier_priority(self, tier: Any) -> int | None:
         """The priority that a request's ``service_tier`` stands for, None for one not known."""

@@ -50,8 +50,8 @@ class Abandonment:
         else:
             self._lacking.discard(request.request_id)
 
-    def victims(self, rank: int) -> list[Request]:
-        """Requests of suspended steps that may be given up for class ``rank``.
+    def victims(self, level: int) -> list[Request]:
+        """Requests of suspended steps that may be given up for class ``level``.
 
         A step ends before the one that it runs on top of, so the first that may not be given up
         protects all below it.
@@ -60,7 +60,7 @@ class Abandonment:
         found: list[Request] = []
         for step in reversed(scheduler.suspended):
             requests = self._requests(step)
-            may_end = step.rank > rank and not step.restoring
+            may_end = step.level > level and not step.restoring
             if not may_end or not all(map(self._may_lose, requests)):
                 break
             found += requests

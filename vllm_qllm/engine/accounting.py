@@ -36,7 +36,7 @@ class Clock:
     ``serial`` is its number in the timeline.
     """
 
-    rank: int
+    level: int
     arrived: float
     serial: int = 0
     started: float | None = None
@@ -72,11 +72,11 @@ class Accounting:
         if request.request_id in self._clocks:
             return
         arrived = getattr(request, "priority_arrived", None) or time.monotonic()
-        clock = Clock(self._scheduler.rank(request), arrived)
+        clock = Clock(self._scheduler.level(request), arrived)
         self._clocks[request.request_id] = clock
         if self._log is not None:
             clock.serial = self._log.request_arrived(
-                clock.rank,
+                clock.level,
                 request.request_id,
                 request.num_prompt_tokens,
                 request.max_tokens,
@@ -92,12 +92,12 @@ class Accounting:
             clock = self._clocks.get(request_id)
             if clock is not None and clock.started is None:
                 clock.started = now
-                self._recorder.response(clock.rank, now - clock.arrived)
+                self._recorder.response(clock.level, now - clock.arrived)
                 if log is not None:
                     response = now - clock.arrived
-                    log.request_started(clock.rank, clock.serial, step, response, now)
+                    log.request_started(clock.level, clock.serial, step, response, now)
         if step.request_ids and len(self._scheduler.in_flight) > 1:
-            self._recorder.nested_step(self._scheduler.in_flight[-2].rank, step.rank)
+            self._recorder.nested_step(self._scheduler.in_flight[-2].level, step.level)
         self._gauges(now)
         # While a step is in flight, who is not in it waits for his turn.
         self._kv(now)
@@ -114,12 +114,12 @@ class Accounting:
             if new > 0:
                 if clock.first_token is None:
                     clock.first_token = now
-                    self._recorder.first_token(clock.rank, now - clock.arrived)
-                    self._recorder.prompt_tokens(clock.rank, request.num_prompt_tokens)
+                    self._recorder.first_token(clock.level, now - clock.arrived)
+                    self._recorder.prompt_tokens(clock.level, request.num_prompt_tokens)
                     if self._log is not None:
-                        self._log.request_first_token(clock.rank, clock.serial, now)
+                        self._log.request_first_token(clock.level, clock.serial, now)
                 clock.tokens += new
-                self._recorder.generated_tokens(clock.rank, new)
+                self._recorder.generated_tokens(clock.level, new)
             if request.is_finished():
                 self.finished(request, now)
         self._gauges(now)
@@ -135,49 +135,49 @@ class Accounting:
         if clock.first_token is not None and clock.tokens > 1:
             per_token = (now - clock.first_token) / (clock.tokens - 1)
         outcome = OUTCOME.get(request.status, "stop")
-        self._recorder.finished(clock.rank, outcome, now - clock.arrived, per_token)
+        self._recorder.finished(clock.level, outcome, now - clock.arrived, per_token)
         if self._log is not None:
-            self._log.request_finished(clock.rank, clock.serial, clock.tokens, outcome, now)
+            self._log.request_finished(clock.level, clock.serial, clock.tokens, outcome, now)
 
     def preempted(self, request: Request, computed: int, spilled: int) -> None:
         """Note that a request lost its KV blocks: ``spilled`` of its ``computed`` tokens stay."""
-        self._recorder.preemption(self._scheduler.rank(request))
+        self._recorder.preemption(self._scheduler.level(request))
         clock = self._clocks.get(request.request_id)
         if self._log is not None and clock is not None:
             now = time.monotonic()
-            self._log.request_preempted(clock.rank, clock.serial, computed, spilled, now)
+            self._log.request_preempted(clock.level, clock.serial, computed, spilled, now)
 
-    def came_back(self, request_id: str, rank: int, saved: int, again: int) -> None:
+    def came_back(self, request_id: str, level: int, saved: int, again: int) -> None:
         """Note that a preempted request kept ``saved`` tokens and computes others ``again``."""
-        self._recorder.came_back(rank, saved, again)
+        self._recorder.came_back(level, saved, again)
         clock = self._clocks.get(request_id)
         if self._log is not None and clock is not None:
-            self._log.request_resumed(rank, clock.serial, saved, again, time.monotonic())
+            self._log.request_resumed(level, clock.serial, saved, again, time.monotonic())
 
     def abandoned(self, request: Request, tokens: int) -> None:
         """Note that a step of a request was given up, which computes its ``tokens`` again."""
-        self._recorder.abandoned(self._scheduler.rank(request), tokens)
+        self._recorder.abandoned(self._scheduler.level(request), tokens)
 
     def copied(self, step: Step, report: CopyReport, failed: int) -> None:
         """Note what the copies of ``step`` took; ``failed`` blocks could not be copied."""
         if report.back:
-            self._recorder.restored_in(step.rank, report.back_seconds)
+            self._recorder.restored_in(step.level, report.back_seconds)
         if failed:
-            self._recorder.spill_errors(step.rank, failed)
+            self._recorder.spill_errors(step.level, failed)
         if self._log is not None and (report.out or report.back):
             depth = len(self._scheduler.in_flight)
             self._log.step_copied(step, depth, report, failed, time.monotonic())
 
     def suspended(self, step: Step, place: Place, by: int | None, now: float) -> None:
         """Note that ``step`` stopped for class ``by``, or None: its time slice ended."""
-        self._recorder.suspension(step.rank, by)
+        self._recorder.suspension(step.level, by)
         if self._log is not None:
             self._log.step_suspended(step, len(self._scheduler.in_flight) - 1, place, by, now)
         self._gauges(now)
 
     def resumed(self, step: Step, seconds: float, now: float) -> None:
         """Note that ``step`` goes on after ``seconds``."""
-        self._recorder.suspended_for(step.rank, seconds)
+        self._recorder.suspended_for(step.level, seconds)
         if self._log is not None:
             self._log.step_resumed(step, len(self._scheduler.in_flight) - 1, now)
         self._gauges(now)
@@ -193,29 +193,29 @@ class Accounting:
     def _gauges(self, now: float) -> None:
         self.progressed(now)
         scheduler = self._scheduler
-        ranks = range(len(scheduler.priority_config.classes))
-        running = [0 for _ in ranks]
-        suspended = [0 for _ in ranks]
+        levels = range(len(scheduler.priority_config.classes))
+        running = [0 for _ in levels]
+        suspended = [0 for _ in levels]
         suspended_ids = scheduler.suspended_ids
         for request in scheduler.running:
             counts = suspended if request.request_id in suspended_ids else running
-            counts[scheduler.rank(request)] += 1
-        for rank in ranks:
-            waiting = scheduler.load.queued(rank)
-            self._recorder.running(rank, running[rank])
-            self._recorder.suspended(rank, suspended[rank])
-            self._recorder.waiting(rank, waiting)
+            counts[scheduler.level(request)] += 1
+        for level in levels:
+            waiting = scheduler.load.queued(level)
+            self._recorder.running(level, running[level])
+            self._recorder.suspended(level, suspended[level])
+            self._recorder.waiting(level, waiting)
             if self._log is not None:
-                self._log.queue(rank, waiting, running[rank], suspended[rank], now)
+                self._log.queue(level, waiting, running[level], suspended[level], now)
 
     def _kv(self, now: float) -> None:
         parking = self._scheduler.parking
         numbers = zip(parking.parked(), parking.spilled_bytes(), strict=True)
-        for rank, ((requests, blocks), size) in enumerate(numbers):
-            self._recorder.parked(rank, requests, blocks)
-            self._recorder.spilled(rank, size)
+        for level, ((requests, blocks), size) in enumerate(numbers):
+            self._recorder.parked(level, requests, blocks)
+            self._recorder.spilled(level, size)
             if self._log is not None:
-                self._log.kv(rank, requests, blocks, size, now)
+                self._log.kv(level, requests, blocks, size, now)
 
     def close(self) -> None:
         """Let go of what others read."""

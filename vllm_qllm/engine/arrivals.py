@@ -25,7 +25,7 @@ class Arrivals:
     Args:
         input_queue: of ``(EngineCoreRequestType, payload)``; the IO thread puts, the engine gets.
         num_classes: number of priority classes.
-        rank: class of a request.
+        level: class of a request.
         on_arrival: called, on the IO thread, with the class of each added request.
         on_other: called, on the IO thread, with each item that adds no request.
     """
@@ -34,27 +34,27 @@ class Arrivals:
         self,
         input_queue: queue.Queue[Item],
         num_classes: int,
-        rank: Callable[[Request], int],
+        level: Callable[[Request], int],
         on_arrival: Callable[[int], None],
         on_other: Callable[[Item], None] = lambda item: None,
     ) -> None:
         self.queue = input_queue
         self.pending = [0] * num_classes
         self.calls = 0
-        self._rank = rank
+        self._level = level
         self._on_arrival = on_arrival
         self._on_other = on_other
         self._store, self._fetch = input_queue._put, input_queue._get
         with input_queue.mutex:
             for item in input_queue.queue:
-                rank_of_item = self._rank_of(item)
+                level_of_item = self._level_of(item)
                 self.calls += is_call(item)
-                if rank_of_item is not None:
-                    self.pending[rank_of_item] += 1
+                if level_of_item is not None:
+                    self.pending[level_of_item] += 1
             input_queue._put, input_queue._get = self._put, self._get  # type: ignore[method-assign]
 
-    def _rank_of(self, item: Item) -> int | None:
-        return self._rank(item[1][0]) if item[0] == EngineCoreRequestType.ADD else None
+    def _level_of(self, item: Item) -> int | None:
+        return self._level(item[1][0]) if item[0] == EngineCoreRequestType.ADD else None
 
     def first(self) -> Item | None:
         """The item that the engine would get next, which stays; None if there is none."""
@@ -62,21 +62,21 @@ class Arrivals:
             return self.queue.queue[0] if self.queue.queue else None
 
     def _put(self, item: Item) -> None:
-        rank = self._rank_of(item)
-        if rank is None:
+        level = self._level_of(item)
+        if level is None:
             self._store(item)
             self.calls += is_call(item)
             self._on_other(item)
             return
         item[1][0].priority_arrived = time.monotonic()
         self._store(item)
-        self.pending[rank] += 1
-        self._on_arrival(rank)
+        self.pending[level] += 1
+        self._on_arrival(level)
 
     def _get(self) -> Item:
         item = self._fetch()
-        rank = self._rank_of(item)
+        level = self._level_of(item)
         self.calls -= is_call(item)
-        if rank is not None:
-            self.pending[rank] -= 1
+        if level is not None:
+            self.pending[level] -= 1
         return item

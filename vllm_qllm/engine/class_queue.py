@@ -17,22 +17,22 @@ class ClassQueue(RequestQueue):
     everything, because vLLM's counts must.
     """
 
-    def __init__(self, rank_of: Callable[[Request], int], num_classes: int) -> None:
-        self._rank_of = rank_of
+    def __init__(self, level_of: Callable[[Request], int], num_classes: int) -> None:
+        self._level_of = level_of
         # Two a class: the preempted requests, then the others.
         self._queues = [PriorityRequestQueue() for _ in range(2 * num_classes)]
         self._shown = self._queues
 
-    def show(self, rank: int | None = None) -> None:
-        """Make visible class ``rank`` only, or with None all classes."""
-        self._shown = self._queues if rank is None else self._pair(rank)
+    def show(self, level: int | None = None) -> None:
+        """Make visible class ``level`` only, or with None all classes."""
+        self._shown = self._queues if level is None else self._pair(level)
 
-    def _pair(self, rank: int) -> list[PriorityRequestQueue]:
-        return self._queues[2 * rank : 2 * rank + 2]
+    def _pair(self, level: int) -> list[PriorityRequestQueue]:
+        return self._queues[2 * level : 2 * level + 2]
 
     def _of(self, request: Request) -> PriorityRequestQueue:
         preempted = request.status == RequestStatus.PREEMPTED
-        return self._queues[2 * self._rank_of(request) + (not preempted)]
+        return self._queues[2 * self._level_of(request) + (not preempted)]
 
     def _first(self) -> PriorityRequestQueue:
         for queue in self._shown:
@@ -63,7 +63,7 @@ class ClassQueue(RequestQueue):
 
     def remove_request(self, request: Request) -> None:
         """Remove one request; ValueError when it is not queued."""
-        preempted, others = self._pair(self._rank_of(request))
+        preempted, others = self._pair(self._level_of(request))
         try:  # its status may have changed since it was added
             preempted.remove_request(request)
         except ValueError:
@@ -75,18 +75,18 @@ class ClassQueue(RequestQueue):
         for queue in self._queues:
             queue.remove_requests(doomed)
 
-    def first(self, rank: int) -> Request | None:
-        """The request of class ``rank`` that is next, visible or not."""
-        return next((queue.peek_request() for queue in self._pair(rank) if queue), None)
+    def first(self, level: int) -> Request | None:
+        """The request of class ``level`` that is next, visible or not."""
+        return next((queue.peek_request() for queue in self._pair(level) if queue), None)
 
-    def of(self, rank: int) -> Iterator[Request]:
-        """The requests of class ``rank`` in order, visible or not."""
-        for queue in self._pair(rank):
+    def of(self, level: int) -> Iterator[Request]:
+        """The requests of class ``level`` in order, visible or not."""
+        for queue in self._pair(level):
             yield from queue
 
-    def count(self, rank: int) -> int:
-        """Number of queued requests of class ``rank``, visible or not."""
-        return sum(map(len, self._pair(rank)))
+    def count(self, level: int) -> int:
+        """Number of queued requests of class ``level``, visible or not."""
+        return sum(map(len, self._pair(level)))
 
     def __bool__(self) -> bool:
         return any(self._shown)

@@ -38,18 +38,18 @@ class Controller:
         self._nested_outputs: list[dict[int, EngineCoreOutputs]] = []
         classes = len(scheduler.priority_config.classes)
         source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
-        self._arrivals = Arrivals(source, classes, scheduler.rank, self._arrived, self._called)
+        self._arrivals = Arrivals(source, classes, scheduler.level, self._arrived, self._called)
         self.checkpoints = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
             self._flag, classes, self.next_order, self.on_suspended
         )
 
     # -- arrivals ------------------------------------------------------------------------------
 
-    def _arrived(self, rank: int) -> None:
+    def _arrived(self, level: int) -> None:
         step = self._running
         if step is None or not step.suspendable or step.protected:
             return
-        if rank < step.rank:
+        if level < step.level:
             self._flag.raise_for(step.number)
 
     def _called(self, item: Item) -> None:
@@ -70,7 +70,7 @@ class Controller:
         self._running = step
         # An arrival between the engine's last look at its queue and the line above has raised
         # no flag for this step; one after it does. Looking now leaves no gap.
-        if any(self._arrivals.pending[: step.rank]):
+        if any(self._arrivals.pending[: step.level]):
             self._arrived(0)
         if self._arrivals.calls and step.suspendable and not step.protected:
             self._flag.raise_for(step.number)
@@ -99,7 +99,7 @@ class Controller:
         now = time.monotonic()
         step.suspend(now, suspended.checkpoint)
         self._scheduler.load.ended(now)
-        by = next((r for r, n in enumerate(self._arrivals.pending[: step.rank]) if n), None)
+        by = next((r for r, n in enumerate(self._arrivals.pending[: step.level]) if n), None)
         self._scheduler.accounting.suspended(step, suspended.place, by, now)
         plan = self._nest()
         now = time.monotonic()
@@ -134,7 +134,7 @@ class Controller:
             if not executed:
                 plan = Resume()  # nothing of it can be scheduled before the suspended step ends
                 break
-        if not plan.protected and scheduler.load.compiling(scheduler.suspended[-1].rank):
+        if not plan.protected and scheduler.load.compiling(scheduler.suspended[-1].level):
             return Resume(min(GRAMMAR_POLL_S, plan.budget or GRAMMAR_POLL_S))
         return plan
 

@@ -51,13 +51,13 @@ class EncoderGuard:
 
         Those of its own class are held back for want of an adapter, behind ``request``.
         """
-        rank = self._scheduler.rank
+        level = self._scheduler.level
         held = [
             r
             for r in self._scheduler.held_requests
-            if rank(r) >= rank(request) and self._manager.get_cached_input_ids(r)
+            if level(r) >= level(request) and self._manager.get_cached_input_ids(r)
         ]
-        return sorted(held, key=lambda r: (-rank(r), -r.arrival_time))
+        return sorted(held, key=lambda r: (-level(r), -r.arrival_time))
 
     def _gain(self, victims: list[Request]) -> int:
         """Embeddings that nobody but ``victims`` keeps."""

@@ -24,17 +24,17 @@ class GrammarLimits:
 
     Args:
         config: of the server.
-        rank_of: class of a request.
+        level_of: class of a request.
     """
 
-    def __init__(self, config: PriorityConfig, rank_of: Callable[[Request], int]) -> None:
+    def __init__(self, config: PriorityConfig, level_of: Callable[[Request], int]) -> None:
         self._classes = config.classes
-        self._rank_of = rank_of
+        self._level_of = level_of
 
     def of(self, request: Request) -> PriorityClass | None:
         """The class whose limits bind a request."""
-        rank = self._rank_of(request)
-        return self._classes[rank] if rank else None
+        level = self._level_of(request)
+        return self._classes[level] if level else None
 
     def allowance(self, request: Request) -> float | None:
         """Seconds that the grammar of a request may cost for each token; None: any."""

@@ -56,7 +56,7 @@ class GrammarPool(Executor):
     """Stands for the ``executor`` of a ``StructuredOutputManager``.
 
     Args:
-        rank_of: class of a request.
+        level_of: class of a request.
         num_classes: number of priority classes.
         threads: that vLLM would compile in, at most.
         limits: what a class may compile; they meter its grammars.
@@ -64,19 +64,19 @@ class GrammarPool(Executor):
 
     def __init__(
         self,
-        rank_of: Callable[[Request], int],
+        level_of: Callable[[Request], int],
         num_classes: int,
         threads: int,
         limits: GrammarLimits,
     ) -> None:
-        self._rank_of = rank_of
+        self._level_of = level_of
         self._limits = limits
         self._queues: list[deque[_Job]] = [deque() for _ in range(num_classes)]
         self._changed = threading.Condition()
         self._closed = False
         # The classes that each thread serves, the most urgent first.
         least = num_classes - 1
-        self._serves = [range(1)] * threads + [range(1, rank + 1) for rank in range(1, least + 1)]
+        self._serves = [range(1)] * threads + [range(1, level + 1) for level in range(1, least + 1)]
         if least:
             self._serves += [range(1, least + 1)] * (threads - 1)
         self._threads: list[threading.Thread] = []
@@ -104,7 +104,7 @@ class GrammarPool(Executor):
                 ]
                 for thread in self._threads:
                     thread.start()
-            self._queues[self._rank_of(request)].append(job)
+            self._queues[self._level_of(request)].append(job)
             self._changed.notify_all()
         return job.compilation
 
@@ -144,7 +144,7 @@ class GrammarPool(Executor):
 
     def _next(self, serves: range) -> _Job | None:
         def first() -> Any:
-            return next((self._queues[rank] for rank in serves if self._queues[rank]), None)
+            return next((self._queues[level] for level in serves if self._queues[level]), None)
 
         with self._changed:
             self._changed.wait_for(lambda: self._closed or first())

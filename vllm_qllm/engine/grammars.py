@@ -46,7 +46,7 @@ class Grammars:
 
     def __init__(self, scheduler: PriorityScheduler) -> None:
         self._scheduler = scheduler
-        self.limits = GrammarLimits(scheduler.priority_config, scheduler.rank)
+        self.limits = GrammarLimits(scheduler.priority_config, scheduler.level)
         # Why a request that ends with an error was refused, until its client is told.
         self._refused: dict[str, str] = {}
         manager = scheduler.structured_output_manager
@@ -54,7 +54,7 @@ class Grammars:
         if executor is not None and not isinstance(executor, GrammarPool):
             classes = len(scheduler.priority_config.classes)
             manager.executor = GrammarPool(
-                scheduler.rank, classes, executor._max_workers, self.limits
+                scheduler.level, classes, executor._max_workers, self.limits
             )
             executor.shutdown(wait=False)  # it has no thread before the first grammar
             create = manager._create_grammar
@@ -97,13 +97,13 @@ class Grammars:
         room: dict[int, float] = {}
         left_out = set()
         for request, grammar in sorted(costs, key=lambda pair: pair[1].settled_at):
-            rank = self._scheduler.rank(request)
-            is_first = rank not in room
+            level = self._scheduler.level(request)
+            is_first = level not in room
             if is_first:
                 allowance = self.limits.allowance(request) or 0.0
-                room[rank] = allowance if leading else RIDERS_SHARE * allowance
-            if grammar.last <= room[rank] or (leading and is_first):
-                room[rank] -= grammar.last
+                room[level] = allowance if leading else RIDERS_SHARE * allowance
+            if grammar.last <= room[level] or (leading and is_first):
+                room[level] -= grammar.last
             else:
                 left_out.add(request.request_id)
         return [r for r in requests if r.request_id not in left_out] if left_out else requests

@@ -44,15 +44,15 @@ class KVGuard:
         blocks = self._try(request, num_new_tokens, *args, **kwargs)
         if blocks is not None:
             return blocks
-        rank = self._scheduler.rank(request)
+        level = self._scheduler.level(request)
         programs = self._scheduler.programs
         hits = kwargs.get("new_computed_blocks")
         missing = self._missing(request, num_new_tokens, hits)
-        kept = programs.yielding(rank, self._nobody_to_wait_for(request))
-        victims = self._scheduler.held_victims(rank)
+        kept = programs.yielding(level, self._nobody_to_wait_for(request))
+        victims = self._scheduler.held_victims(level)
         if self._leaves_reserve(request, without=len(victims)):
             missing += self._reserve
-        suspended = abandonment.victims(rank)
+        suspended = abandonment.victims(level)
         if self._gain(victims, kept, hits) < missing:
             abandonment.note(request, self._gain(victims + suspended, kept, hits) >= missing)
             return None
@@ -126,10 +126,10 @@ class KVGuard:
     def _nobody_to_wait_for(self, request: Request) -> bool:
         """Whether no end of an admitted request, as urgent at least, would make room."""
         scheduler = self._scheduler
-        rank = scheduler.rank(request)
+        level = scheduler.level(request)
         admitted = itertools.chain(scheduler.running, scheduler.held_requests)
         return request.status == RequestStatus.RUNNING or not any(
-            scheduler.rank(r) <= rank for r in admitted
+            scheduler.level(r) <= level for r in admitted
         )
 
     def room_beside(self, first: list[Request]) -> int | None:
@@ -143,7 +143,7 @@ class KVGuard:
         if any(r.status != RequestStatus.RUNNING for r in first):
             free -= self._manager.watermark_blocks
         room = free - self._reserve
-        if (room if self._scheduler.rank(first[0]) else free) < 0:
+        if (room if self._scheduler.level(first[0]) else free) < 0:
             return None
         return max(room, 0)
 
@@ -177,21 +177,21 @@ class KVGuard:
         """Whether the reserve is not for ``request``, with so many others ``without`` blocks."""
         # The only admitted request may use the reserve: it must be able to finish.
         scheduler = self._scheduler
-        if not self._reserve or scheduler.rank(request) == 0:
+        if not self._reserve or scheduler.level(request) == 0:
             return False
         admitted = len(scheduler.running) + len(scheduler._held) - without
         if admitted <= (request in scheduler.running):
             return False
         # Nor can it wait for ever to be the only one, where it fits in no other way.
-        rank = scheduler.rank(request)
-        return not scheduler.load.owed(rank) or self._could_fit_beside_reserve(request)
+        level = scheduler.level(request)
+        return not scheduler.load.owed(level) or self._could_fit_beside_reserve(request)
 
     def _could_fit_beside_reserve(self, request: Request) -> bool:
         """Whether ``request`` finds room if all that are no more urgent give up theirs."""
         scheduler, manager = self._scheduler, self._manager
-        rank = scheduler.rank(request)
+        level = scheduler.level(request)
         more_urgent = (
-            r for r in (*scheduler.running, *scheduler._held) if scheduler.rank(r) < rank
+            r for r in (*scheduler.running, *scheduler._held) if scheduler.level(r) < level
         )
         # One block is vLLM's own.
         left = manager.kv_cache_config.num_blocks - 1

@@ -37,7 +37,7 @@ class LoadMeter:
 
     def __init__(self, scheduler: PriorityScheduler) -> None:
         self._scheduler = scheduler
-        self._ranks = range(len(scheduler.priority_config.classes))
+        self._levels = range(len(scheduler.priority_config.classes))
         self._service = Service(scheduler.priority_config.classes)
 
     def classes(self, now: float) -> tuple[ClassView, ...]:
@@ -45,29 +45,29 @@ class LoadMeter:
         service = self._service
         waiting, prefilling, decoding = self._note(now)
         views = []
-        for rank in self._ranks:
-            work = waiting[rank], prefilling[rank], decoding[rank]
-            starved = service.starved(rank) if any(work) else 0.0
-            views.append(ClassView(rank, *work, starved, service.owed(rank)))
+        for level in self._levels:
+            work = waiting[level], prefilling[level], decoding[level]
+            starved = service.starved(level) if any(work) else 0.0
+            views.append(ClassView(level, *work, starved, service.owed(level)))
         return tuple(views)
 
     def _note(self, now: float) -> tuple[list[int], list[int], list[int]]:
         """Count, by class, what waits, prefills and decodes; the service is told."""
         scheduler = self._scheduler
-        prefilling = [0 for _ in self._ranks]
-        decoding = [0 for _ in self._ranks]
+        prefilling = [0 for _ in self._levels]
+        decoding = [0 for _ in self._levels]
         suspended = {name: n for s in scheduler.suspended for name, n in s.request_ids.items()}
-        in_steps = [[False, False] for _ in self._ranks]
+        in_steps = [[False, False] for _ in self._levels]
         for request in scheduler.running:
-            rank = scheduler.rank(request)
+            level = scheduler.level(request)
             tokens = suspended.get(request.request_id)
             if tokens is not None:
                 decodes = tokens == 1 and request.num_output_tokens > 0
-                in_steps[rank][decodes] = True
+                in_steps[level][decodes] = True
             else:
-                (prefilling if request.is_prefill_chunk else decoding)[rank] += 1
+                (prefilling if request.is_prefill_chunk else decoding)[level] += 1
         blocked = self.blocked()
-        waiting = [self.queued(rank) - blocked[rank] for rank in self._ranks]
+        waiting = [self.queued(level) - blocked[level] for level in self._levels]
         self._service.note(
             [
                 (waiting[r] > 0 or prefilling[r] > 0 or prompts, decoding[r] > 0 or decodes)
@@ -77,26 +77,26 @@ class LoadMeter:
         )
         return waiting, prefilling, decoding
 
-    def queued(self, rank: int) -> int:
-        """Requests of class ``rank`` that are not admitted, blocked or not."""
+    def queued(self, level: int) -> int:
+        """Requests of class ``level`` that are not admitted, blocked or not."""
         scheduler = self._scheduler
-        return scheduler.waiting.count(rank) + scheduler.kv_holding_waiting.count(rank)
+        return scheduler.waiting.count(level) + scheduler.kv_holding_waiting.count(level)
 
     def blocked(self) -> list[int]:
         """Waiting requests a class that cannot be scheduled yet, whatever the plan."""
-        counts = [0 for _ in self._ranks]
+        counts = [0 for _ in self._levels]
         for request in self._scheduler.deferred_waiting:
             if _is_blocked(request):
-                counts[self._scheduler.rank(request)] += 1
+                counts[self._scheduler.level(request)] += 1
         return counts
 
     def compiling(self, limit: int) -> bool:
         """Whether a request of a class below ``limit`` waits for its grammar alone."""
         waiting = (r for r in self._scheduler.deferred_waiting if _is_compiling(r))
-        return any(self._scheduler.rank(r) < limit for r in waiting)
+        return any(self._scheduler.level(r) < limit for r in waiting)
 
-    def prompt_tokens(self, rank: int) -> int:
-        """Prompt tokens that the next step of class ``rank`` has at least to compute.
+    def prompt_tokens(self, level: int) -> int:
+        """Prompt tokens that the next step of class ``level`` has at least to compute.
 
         Those of its admitted requests and of the first waiting one, within the token budget;
         cached prefixes are not looked up, so it may be less.
@@ -106,9 +106,9 @@ class LoadMeter:
         tokens = sum(
             r.num_tokens - r.num_computed_tokens
             for r in scheduler.running
-            if r.is_prefill_chunk and scheduler.rank(r) == rank and r.request_id not in suspended
+            if r.is_prefill_chunk and scheduler.level(r) == level and r.request_id not in suspended
         )
-        first = scheduler.waiting.first(rank)
+        first = scheduler.waiting.first(level)
         if first is not None:
             on_host = scheduler.spill.tokens(first.request_id) if scheduler.spill else 0
             tokens += first.num_tokens - on_host
@@ -124,7 +124,7 @@ class LoadMeter:
     def started(self, step: Step, now: float, charged: bool) -> None:
         """Note that ``step`` starts or goes on; ``charged``: for its own class's sake."""
         if step.request_ids:
-            self._service.started(step.rank, now, step.riding, charged)
+            self._service.started(step.level, now, step.riding, charged)
         else:
             self._service.stopped(now)
             self._note(now)  # what had work may have been aborted
@@ -134,10 +134,10 @@ class LoadMeter:
         self._service.ended(now)
         self._note(now)
 
-    def owed(self, rank: int) -> float:
-        """Seconds of the machine that class ``rank`` is to be given now."""
-        return self._service.owed(rank)
+    def owed(self, level: int) -> float:
+        """Seconds of the machine that class ``level`` is to be given now."""
+        return self._service.owed(level)
 
-    def refused(self, rank: int, now: float) -> None:
-        """Note that nothing of class ``rank`` could be scheduled, although it has work."""
-        self._service.refused(rank, now)
+    def refused(self, level: int, now: float) -> None:
+        """Note that nothing of class ``level`` could be scheduled, although it has work."""
+        self._service.refused(level, now)

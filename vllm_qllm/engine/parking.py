@@ -43,8 +43,8 @@ class Parking:
         self._scarce = int(SCARCE * pool)
         self._limit = int(scheduler.priority_config.park_fraction * pool)
 
-    def shrink(self, rank: int) -> None:
-        """Preempt requests held back by a step of class ``rank`` beyond what may be parked.
+    def shrink(self, level: int) -> None:
+        """Preempt requests held back by a step of class ``level`` beyond what may be parked.
 
         It is not their KV that somebody needs: ``max_preemptions`` does not count it.
         """
@@ -54,7 +54,7 @@ class Parking:
         held = sum(map(self.blocks, scheduler.held_requests))
         if held <= self._limit:
             return
-        for victim in scheduler.held_victims(rank):
+        for victim in scheduler.held_victims(level):
             held -= self.blocks(victim)
             self._shrunk[victim.request_id] = self.shrunk(victim) + 1
             scheduler.take_blocks(victim)
@@ -73,8 +73,8 @@ class Parking:
         busy = scheduler.suspended_ids.union(step)
         for request in scheduler.running:
             if request.request_id not in busy:
-                requests, blocks = parked[scheduler.rank(request)]
-                parked[scheduler.rank(request)] = requests + 1, blocks + self.blocks(request)
+                requests, blocks = parked[scheduler.level(request)]
+                parked[scheduler.level(request)] = requests + 1, blocks + self.blocks(request)
         return parked
 
     def spilled_bytes(self) -> list[int]:
@@ -83,7 +83,7 @@ class Parking:
         held = [0 for _ in scheduler.priority_config.classes]
         if self._spill is not None:
             for request_id, size in self._spill.held().items():
-                held[scheduler.rank(scheduler.requests[request_id])] += size
+                held[scheduler.level(scheduler.requests[request_id])] += size
         return held
 
     def blocks(self, request: Request) -> int:
@@ -124,7 +124,7 @@ class Parking:
             # vLLM has added the tokens of the step.
             has = request.num_computed_tokens - output.num_scheduled_tokens[request_id]
             lost = self._lost.pop(request_id, 0)
-            self._back[request_id] = self._scheduler.rank(request), min(has, lost), lost
+            self._back[request_id] = self._scheduler.level(request), min(has, lost), lost
 
     def finished(self, request: Request) -> None:
         """Forget a request."""
@@ -147,7 +147,7 @@ class Parking:
             if request_id in cached.resumed_req_ids:
                 continue
             request = scheduler.requests[request_id]
-            if scheduler.rank(request) == 0:
+            if scheduler.level(request) == 0:
                 continue
             filled = output.num_scheduled_tokens[request_id] // scheduler.block_size
             (ids,) = self._manager.get_block_ids(request_id)
@@ -171,8 +171,8 @@ class Parking:
             self._copied(step, seconds, output)
         for request_id in step.request_ids:
             if request_id in self._back:
-                rank, kept, lost = self._back.pop(request_id)
-                self._scheduler.accounting.came_back(request_id, rank, kept, lost - kept)
+                level, kept, lost = self._back.pop(request_id)
+                self._scheduler.accounting.came_back(request_id, level, kept, lost - kept)
 
     def _copied(self, step: Step, seconds: float, output: KVConnectorOutput | None) -> None:
         assert self._spill is not None
@@ -205,6 +205,6 @@ class Parking:
                 continue
             request.num_computed_tokens = min(request.num_computed_tokens, first * size)
             if request_id in self._back:
-                rank, kept, lost = self._back[request_id]
-                self._back[request_id] = rank, min(kept, first * size), lost
+                level, kept, lost = self._back[request_id]
+                self._back[request_id] = level, min(kept, first * size), lost
             request.is_prefill_chunk = True

@@ -32,7 +32,7 @@ HEAD_START = 60.0
 ALONE = "alone-"
 
 
-def program_of(request: Request, rank: int) -> str | None:
+def program_of(request: Request, level: int) -> str | None:
     """The program that a request says it belongs to, as a key of fixed size.
 
     Programs of other classes and of other cache salts are others, whatever their name: nobody
@@ -42,7 +42,7 @@ def program_of(request: Request, rank: int) -> str | None:
     name = extra.get(PROGRAM_ID) if extra else None
     if name is None:
         return None
-    return sha256(repr((rank, request.cache_salt, name)).encode()).hexdigest()
+    return sha256(repr((level, request.cache_salt, name)).encode()).hexdigest()
 
 
 @dataclass
@@ -50,12 +50,12 @@ class Kept:
     """Blocks of a finished turn.
 
     Attributes:
-        rank: class of the turn.
+        level: class of the turn.
         until: when they are given back at the latest, ``time.monotonic()`` seconds.
         blocks: cached prefix blocks, in order; they are held as if by a request.
     """
 
-    rank: int
+    level: int
     until: float
     blocks: list[KVCacheBlock]
 
@@ -85,7 +85,7 @@ class Programs:
 
     def arrived(self, request: Request) -> None:
         """Order a turn by the beginning of its program, if that is asked for."""
-        program = program_of(request, self._scheduler.rank(request))
+        program = program_of(request, self._scheduler.level(request))
         if program is None or not self._by_program:
             return
         began = self._began.pop(program, request.arrival_time)
@@ -99,9 +99,9 @@ class Programs:
         # vLLM's front end ends a turn at a stop string by aborting it, as a client that goes away.
         if not request.num_output_tokens:
             return
-        rank = self._scheduler.rank(request)
-        program = program_of(request, rank)
-        seconds = self._seconds(request, rank, program is not None)
+        level = self._scheduler.level(request)
+        program = program_of(request, level)
+        seconds = self._seconds(request, level, program is not None)
         if not seconds:
             return
         groups = self._scheduler.kv_cache_manager.get_blocks(request.request_id).blocks
@@ -115,9 +115,9 @@ class Programs:
             self._release_beginnings(blocks)
         if blocks:
             key = program or f"{ALONE}{request.request_id}"
-            self._kept[key] = Kept(rank, now + seconds, blocks)
+            self._kept[key] = Kept(level, now + seconds, blocks)
 
-    def _seconds(self, request: Request, rank: int, named: bool) -> float:
+    def _seconds(self, request: Request, level: int, named: bool) -> float:
         """For how long the KV of a turn is kept, by its program or by the policy.
 
         Raises:
@@ -127,7 +127,7 @@ class Programs:
         if self._expecting is None:
             return ttl
         prompt, output = request.num_prompt_tokens, request.num_output_tokens
-        answer = self._expecting.keep_turn(TurnView(rank, named, prompt, output, ttl))
+        answer = self._expecting.keep_turn(TurnView(level, named, prompt, output, ttl))
         if not isinstance(answer, (int, float)) or not 0 <= answer < math.inf:
             name = self._scheduler.priority_config.policy
             raise RuntimeError(
@@ -147,14 +147,14 @@ class Programs:
         for program in [p for p, kept in self._kept.items() if kept.until <= now]:
             self.release(program)
 
-    def yielding(self, rank: int, at_once: bool) -> list[str]:
-        """Programs whose blocks a request of class ``rank`` may have, the first ones to go first.
+    def yielding(self, level: int, at_once: bool) -> list[str]:
+        """Programs whose blocks a request of class ``level`` may have, the first ones to go first.
 
         Those of less urgent classes, the oldest first; then the others, if ``at_once``: when it
         has no room to go on, or nobody whose end it could wait for.
         """
-        less = [p for p, kept in self._kept.items() if kept.rank > rank]
-        return less + [p for p, kept in self._kept.items() if at_once and kept.rank <= rank]
+        less = [p for p, kept in self._kept.items() if kept.level > level]
+        return less + [p for p, kept in self._kept.items() if at_once and kept.level <= level]
 
     def blocks(self, programs: list[str]) -> list[int]:
         """KV blocks that these keep, once for each of them."""

@@ -27,14 +27,14 @@ class Riders:
         """
         scheduler = self._scheduler
         leader = view.ready[0]
-        candidates = sum(c.decoding for c in view.classes[leader.rank + 1 :])
+        candidates = sum(c.decoding for c in view.classes[leader.level + 1 :])
         slowdown = scheduler.priority_config.ride_slowdown
         if not candidates:
             return 0
         if leader.waiting or leader.prefilling:
             # A prefill's time goes with its tokens, and each rider adds one, or as many as are
             # speculated. A rider must not push prompt tokens out of the step.
-            tokens = scheduler.load.prompt_tokens(leader.rank)
+            tokens = scheduler.load.prompt_tokens(leader.level)
             room = scheduler.max_num_scheduled_tokens - tokens
             each = 1 + scheduler.num_spec_tokens
             return min(candidates, room // each, int(tokens * (slowdown - 1.0) / each))
@@ -64,7 +64,7 @@ class Riders:
         if blocks is None:
             return []
         # Those that have come furthest ride first: they finish soonest and give blocks back.
-        candidates = sorted(candidates, key=lambda r: (scheduler.rank(r), -r.num_output_tokens))
+        candidates = sorted(candidates, key=lambda r: (scheduler.level(r), -r.num_output_tokens))
         riders: list[Request] = []
         for request in candidates:
             if len(riders) == plan.riders:

@@ -74,8 +74,8 @@ class PriorityScheduler(Scheduler):
         self.priority_config = PriorityConfig.from_dict(data)
         self.priority_policy: Policy = resolve(self.priority_config)
         classes = len(self.priority_config.classes)
-        self.waiting: ClassQueue = ClassQueue(self.rank, classes)
-        self.kv_holding_waiting: ClassQueue = ClassQueue(self.rank, classes)
+        self.waiting: ClassQueue = ClassQueue(self.level, classes)
+        self.kv_holding_waiting: ClassQueue = ClassQueue(self.level, classes)
         self.in_flight: list[Step] = []
         self.decode_cost = DecodeCost()
         self.load = LoadMeter(self)
@@ -101,12 +101,12 @@ class PriorityScheduler(Scheduler):
 
     # -- classes and views ---------------------------------------------------------------------
 
-    def rank(self, request: Request) -> int:
+    def level(self, request: Request) -> int:
         """Class of a request; 0 is the most urgent."""
-        rank: int | None = getattr(request, "priority_rank", None)
-        if rank is None:  # asked for several times a step, so it is worked out once
-            rank = request.priority_rank = self.priority_config.rank(request.priority)  # type: ignore[attr-defined]
-        return rank
+        level: int | None = getattr(request, "priority_level", None)
+        if level is None:  # asked for several times a step, so it is worked out once
+            level = request.priority_level = self.priority_config.level(request.priority)  # type: ignore[attr-defined]
+        return level
 
     @property
     def suspended(self) -> list[Step]:
@@ -136,14 +136,14 @@ class PriorityScheduler(Scheduler):
             plan.budget is None or (isinstance(plan.budget, (int, float)) and plan.budget >= 0)
         )
         if isinstance(plan, Run):
-            valid &= isinstance(plan.rank, int) and 0 <= plan.rank < limit
+            valid &= isinstance(plan.level, int) and 0 <= plan.level < limit
             valid &= isinstance(plan.riders, int) and plan.riders >= 0
         elif not view.suspended:
             valid = False
         if not valid:
             raise RuntimeError(
                 f"priority policy {self.priority_config.policy!r} answered {plan!r}; allowed: Run "
-                f"of a rank below {limit}" + (" or Resume" if view.suspended else "")
+                f"of a level below {limit}" + (" or Resume" if view.suspended else "")
             )
         return plan
 
@@ -164,13 +164,13 @@ class PriorityScheduler(Scheduler):
         # The leading class could not be given a block or a slot: let the others go on, the most
         # urgent first. An output that is not used hands on what it announces.
         now = time.monotonic()
-        self.load.refused(plan.rank, now)
+        self.load.refused(plan.level, now)
         for cls in self.view(now).ready:
-            rank = cls.rank
-            if rank == plan.rank:
+            level = cls.level
+            if level == plan.level:
                 continue
             self.in_flight.pop()
-            unused, output = output, self._schedule_by(Run(rank), throttle_prefills)
+            unused, output = output, self._schedule_by(Run(level), throttle_prefills)
             output.finished_req_ids |= unused.finished_req_ids
             output.preempted_req_ids = unused.preempted_req_ids | output.preempted_req_ids
             output.free_encoder_mm_hashes = (
@@ -195,20 +195,20 @@ class PriorityScheduler(Scheduler):
         return plan
 
     def _schedule_by(self, plan: Run, throttle_prefills: bool) -> SchedulerOutput:
-        room = StepRoom(self, plan.rank)
+        room = StepRoom(self, plan.level)
         chosen, self._held = self._split_running(plan, room)
         self.running = chosen
-        self._show(plan.rank)
+        self._show(plan.level)
         slots: int = self.max_num_active_reqs
         # Held-back requests of the plan's own classes keep their slots; less urgent ones do not
         # stand in the way, nor streamed ones that wait for their client: the model runner holds
         # only the requests of one step.
-        self.max_num_active_reqs = slots - sum(self.rank(r) == plan.rank for r in self._held)
+        self.max_num_active_reqs = slots - sum(self.level(r) == plan.level for r in self._held)
         self.max_num_active_reqs += self.num_waiting_for_streaming_input - room.sessions
         try:
             output = super().schedule(throttle_prefills)
             if output.total_num_scheduled_tokens:
-                self.parking.shrink(plan.rank)
+                self.parking.shrink(plan.level)
         finally:
             self.max_num_active_reqs = slots
             self._show(None)
@@ -222,9 +222,9 @@ class PriorityScheduler(Scheduler):
         self.accounting.scheduled(step, now)
         return output
 
-    def _show(self, rank: int | None) -> None:
-        self.waiting.show(rank)
-        self.kv_holding_waiting.show(rank)
+    def _show(self, level: int | None) -> None:
+        self.waiting.show(level)
+        self.kv_holding_waiting.show(level)
 
     def _split_running(self, plan: Run, room: StepRoom) -> tuple[list[Request], list[Request]]:
         """Requests that vLLM may schedule now, those of the leading class first, and the others."""
@@ -235,9 +235,9 @@ class PriorityScheduler(Scheduler):
         for request in self.running:
             if request.request_id in suspended:
                 held.append(request)
-            elif self.rank(request) == plan.rank:
+            elif self.level(request) == plan.level:
                 admitted.append(request)
-            elif plan.riders and self.rank(request) > plan.rank and not request.is_prefill_chunk:
+            elif plan.riders and self.level(request) > plan.level and not request.is_prefill_chunk:
                 candidates.append(request)
             else:
                 held.append(request)
@@ -251,8 +251,8 @@ class PriorityScheduler(Scheduler):
     def _describe(self, plan: Run, output: SchedulerOutput) -> Step:
         scheduled = output.num_scheduled_tokens
         requests = [self.requests[request_id] for request_id in scheduled]
-        rank = min(map(self.rank, requests), default=0)
-        suspendable = self.in_step and plan.suspendable and rank > 0
+        level = min(map(self.level, requests), default=0)
+        suspendable = self.in_step and plan.suspendable and level > 0
         suspendable &= output.total_num_scheduled_tokens > self._captured_tokens
         # No prompt token in the step: every row is one decoded token.
         decode = all(n == 1 for n in scheduled.values()) and all(
@@ -260,8 +260,8 @@ class PriorityScheduler(Scheduler):
         )
         return Step(
             number=next(self._step_numbers),
-            rank=rank,
-            lane=rank if suspendable else 0,
+            level=level,
+            lane=level if suspendable else 0,
             suspendable=suspendable,
             budget=plan.budget if suspendable else None,
             protected=plan.protected,
@@ -278,12 +278,12 @@ class PriorityScheduler(Scheduler):
 
     def _riding(self, requests: list[Request], step_tokens: int | None) -> dict[int, float]:
         """For each class but the first in a step of ``requests``, what of it is service of it."""
-        rows = Counter(map(self.rank, requests))
+        rows = Counter(map(self.level, requests))
         ride = sorted(rows)[1:]
         if not ride:
             return {}
-        decodes = Counter(self.rank(r) for r in self.running if r.num_output_tokens)
-        return {rank: riding(rows[rank], decodes[rank], step_tokens) for rank in ride}
+        decodes = Counter(self.level(r) for r in self.running if r.num_output_tokens)
+        return {level: riding(rows[level], decodes[level], step_tokens) for level in ride}
 
     # -- suspended steps -----------------------------------------------------------------------
 
@@ -297,19 +297,19 @@ class PriorityScheduler(Scheduler):
         suspended = self.suspended_ids
         return [r for r in self._held if r.request_id not in suspended]
 
-    def held_victims(self, rank: int) -> list[Request]:
-        """Held-back requests whose blocks class ``rank`` may take, first to go first."""
+    def held_victims(self, level: int) -> list[Request]:
+        """Held-back requests whose blocks class ``level`` may take, first to go first."""
         cap = self.priority_config.progress_cap
         victims = [
             r
             for r in self.held_requests
-            if r.status == RequestStatus.RUNNING and self.rank(r) > rank and self.may_lose(r)
+            if r.status == RequestStatus.RUNNING and self.level(r) > level and self.may_lose(r)
         ]
 
         def order(request: Request) -> tuple[bool, int, float, float]:
             nearly_done = request.num_output_tokens >= cap * request.max_tokens
             price = self.parking.price(request)
-            return (nearly_done, -self.rank(request), price, -request.arrival_time)
+            return (nearly_done, -self.level(request), price, -request.arrival_time)
 
         return sorted(victims, key=order)
 

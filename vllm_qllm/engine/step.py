@@ -17,7 +17,7 @@ class Step:
 
     Attributes:
         number: counts up from 1; the arrival flag names steps by it.
-        rank: its most urgent class.
+        level: its most urgent class.
         lane: which set of per-step buffers of the model runner it uses.
         suspendable: whether it stops at checkpoints.
         budget: seconds it may run before it must suspend, None for no limit.
@@ -36,7 +36,7 @@ class Step:
     """
 
     number: int
-    rank: int
+    level: int
     lane: int
     suspendable: bool
     budget: float | None
@@ -57,7 +57,7 @@ class Step:
     def view(self, now: float) -> SuspendedView:
         """What the policy sees of this step while it is suspended."""
         assert self.suspended_at is not None
-        return SuspendedView(self.rank, now - self.suspended_at, self.ran, self.checkpoint)
+        return SuspendedView(self.level, now - self.suspended_at, self.ran, self.checkpoint)
 
     def suspend(self, now: float, checkpoint: int) -> None:
         """Note that the step stopped at ``checkpoint``."""

@@ -26,7 +26,7 @@ class StepRoom:
 
     Args:
         scheduler: whose step it is.
-        rank: class that leads it.
+        level: class that leads it.
 
     Attributes:
         sessions: streamed requests of the leading class that wait for their client and count as
@@ -34,10 +34,10 @@ class StepRoom:
             step.
     """
 
-    def __init__(self, scheduler: PriorityScheduler, rank: int) -> None:
+    def __init__(self, scheduler: PriorityScheduler, level: int) -> None:
         spec = scheduler.vllm_config.speculative_config
         self._scheduler = scheduler
-        self._rank = rank
+        self._level = level
         rows = min(scheduler.max_num_active_reqs, scheduler.max_num_running_reqs)
         self.sessions = self._count_sessions()
         self._rows = rows - self.sessions
@@ -101,7 +101,7 @@ class StepRoom:
     def _queued(self) -> Iterator[Request]:
         scheduler = self._scheduler
         return itertools.chain(
-            scheduler.kv_holding_waiting.of(self._rank), scheduler.waiting.of(self._rank)
+            scheduler.kv_holding_waiting.of(self._level), scheduler.waiting.of(self._level)
         )
 
     def _take(self, request: Request) -> None:

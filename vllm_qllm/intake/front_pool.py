@@ -31,7 +31,7 @@ class FrontPool:
         if served is None:
             return self._submit(work, *args, **kwargs)  # type: ignore[no-any-return]
         served.was_read()
-        submit = self._urgent.submit if served.rank == 0 else self._submit
+        submit = self._urgent.submit if served.level == 0 else self._submit
         return submit(work, *args, **kwargs)
 
     def replace_inner(self) -> None:

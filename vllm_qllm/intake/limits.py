@@ -60,21 +60,21 @@ class Limits:
         times = next((n for slow, n in SLOW_PATHS.items() if path.endswith(slow)), 1)
         return max(1, self.body_items // times)
 
-    def chars_problem(self, rank: int, count: int, what: str) -> str | None:
+    def chars_problem(self, level: int, count: int, what: str) -> str | None:
         """Why a text is too long to be tokenized in its class, or a list of ids to be decoded."""
-        limit = self.prompt_chars[rank]
+        limit = self.prompt_chars[level]
         if limit is None or count <= limit:
             return None
         return (
-            f"the {what} are {count}; allowed: {limit} in class {self.classes[rank]} "
+            f"the {what} are {count}; allowed: {limit} in class {self.classes[level]} "
             "(max_prompt_chars)"
         )
 
-    def sequences_problem(self, rank: int, count: int, n: int) -> str | None:
+    def sequences_problem(self, level: int, count: int, n: int) -> str | None:
         """Why a request asks for too many sequences for its class.
 
         Args:
-            rank: index of the class.
+            level: index of the class.
             count: prompts times ``n``.
             n: sequences of one prompt.
         """
@@ -82,11 +82,11 @@ class Limits:
             ("n is", n, self.n, "max_n"),
             ("prompts times n are", count, self.sequences, "max_sequences"),
         ):
-            limit = limits[rank]
+            limit = limits[level]
             if limit is not None and number > limit:
-                return f"{what} {number}; allowed: {limit} in class {self.classes[rank]} ({name})"
+                return f"{what} {number}; allowed: {limit} in class {self.classes[level]} ({name})"
         return None
 
 
 def _by_class(given: Sequence[int | None], usual: int) -> tuple[int | None, ...]:
-    return tuple(limit or (usual if rank else None) for rank, limit in enumerate(given))
+    return tuple(limit or (usual if level else None) for level, limit in enumerate(given))

@@ -16,19 +16,19 @@ class Passage:
 
     Attributes:
         limits: of the server.
-        rank: index of its class; of the least urgent one while that is not known, and for what
+        level: index of its class; of the least urgent one while that is not known, and for what
             has no class, such as ``/tokenize``.
         turn: to be read, if it is a large one.
     """
 
     limits: Limits
-    rank: int
+    level: int
     turn: Turn | None = None
 
-    def classed(self, rank: int) -> None:
+    def classed(self, level: int) -> None:
         """Its class has been found out; a large one of the most urgent class waits no more."""
-        self.rank = rank
-        if rank == 0:
+        self.level = level
+        if level == 0:
             self.was_read()
 
     def was_read(self) -> None:
@@ -44,4 +44,4 @@ passage: ContextVar[Passage | None] = ContextVar("vllm_qllm.passage", default=No
 def is_less_urgent() -> bool:
     """Whether what is being served must not hold up the most urgent class."""
     served = passage.get()
-    return served is not None and served.rank > 0
+    return served is not None and served.level > 0

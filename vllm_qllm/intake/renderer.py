@@ -44,7 +44,7 @@ def _counted(work: Work, size: Callable[[Any], int], what: str) -> Work:
         served = passage.get()
         if served is not None:
             count = size(first)
-            if problem := served.limits.chars_problem(served.rank, count, f"{what} of a prompt"):
+            if problem := served.limits.chars_problem(served.level, count, f"{what} of a prompt"):
                 # vLLM answers it with status 400.
                 raise VLLMValidationError(problem, parameter="prompt", value=count)
         return work(first, *args, **kwargs)

@@ -21,7 +21,7 @@ _BUCKETS = {metric.name: metric.buckets for metric in METRICS if metric.kind == 
 
 
 class Recorder:
-    """Records one engine's numbers. Ranks count from 0, the most urgent class.
+    """Records one engine's numbers. Levels count from 0, the most urgent class.
 
     Not thread-safe: one thread calls it.
 
@@ -76,50 +76,50 @@ class Recorder:
     def _histogram(self, metric: str) -> Histogram:
         return _BUCKETS[metric], self._by_class(metric)
 
-    def _observe(self, histogram: Histogram, rank: int, value: float) -> None:
+    def _observe(self, histogram: Histogram, level: int, value: float) -> None:
         buckets, offsets = histogram
-        start = offsets[rank]
+        start = offsets[level]
         # A bucket holds what is at most its bound, as Prometheus's "le" says.
         self._slots[start + bisect_left(buckets, value)] += 1.0
         self._slots[start + len(buckets) + 1] += value
 
-    def running(self, rank: int, n: int) -> None:
+    def running(self, level: int, n: int) -> None:
         """``n`` requests of the class are admitted and not in a suspended step."""
-        self._slots[self._running[rank]] = n
+        self._slots[self._running[level]] = n
 
-    def waiting(self, rank: int, n: int) -> None:
+    def waiting(self, level: int, n: int) -> None:
         """``n`` requests of the class wait to be admitted."""
-        self._slots[self._waiting[rank]] = n
+        self._slots[self._waiting[level]] = n
 
-    def suspended(self, rank: int, n: int) -> None:
+    def suspended(self, level: int, n: int) -> None:
         """``n`` requests of the class are in suspended steps."""
-        self._slots[self._suspended[rank]] = n
+        self._slots[self._suspended[level]] = n
 
-    def parked(self, rank: int, requests: int, blocks: int) -> None:
+    def parked(self, level: int, requests: int, blocks: int) -> None:
         """``requests`` of the class are held back, and keep ``blocks`` KV blocks."""
-        self._slots[self._parked_requests[rank]] = requests
-        self._slots[self._parked_blocks[rank]] = blocks
+        self._slots[self._parked_requests[level]] = requests
+        self._slots[self._parked_blocks[level]] = blocks
 
-    def spilled(self, rank: int, size: int) -> None:
+    def spilled(self, level: int, size: int) -> None:
         """The host holds ``size`` bytes of the class's KV."""
-        self._slots[self._spilled[rank]] = size
+        self._slots[self._spilled[level]] = size
 
-    def came_back(self, rank: int, saved: int, again: int) -> None:
+    def came_back(self, level: int, saved: int, again: int) -> None:
         """A preempted request kept ``saved`` tokens and has to compute others ``again``."""
-        self._slots[self._saved[rank]] += saved
-        self._slots[self._recomputed[rank]] += again
+        self._slots[self._saved[level]] += saved
+        self._slots[self._recomputed[level]] += again
 
-    def abandoned(self, rank: int, n: int) -> None:
+    def abandoned(self, level: int, n: int) -> None:
         """A step was given up that computed ``n`` tokens of a request of the class."""
-        self._slots[self._abandoned[rank]] += n
+        self._slots[self._abandoned[level]] += n
 
-    def restored_in(self, rank: int, seconds: float) -> None:
+    def restored_in(self, level: int, seconds: float) -> None:
         """A step of the class copied KV back from the host for ``seconds``."""
-        self._observe(self._restored_in, rank, seconds)
+        self._observe(self._restored_in, level, seconds)
 
-    def spill_errors(self, rank: int, n: int) -> None:
+    def spill_errors(self, level: int, n: int) -> None:
         """``n`` blocks could not be copied to the host or back in a step of the class."""
-        self._slots[self._spill_errors[rank]] += n
+        self._slots[self._spill_errors[level]] += n
 
     def suspension(self, of: int, by: int | None) -> None:
         """A step of class ``of`` was suspended by class ``by``; None: its time slice ended."""
@@ -129,45 +129,45 @@ class Recorder:
         """A step of class ``by`` ran while one of class ``of`` was suspended."""
         self._slots[self._nested[of][by]] += 1.0
 
-    def suspended_for(self, rank: int, seconds: float) -> None:
+    def suspended_for(self, level: int, seconds: float) -> None:
         """One suspension of a step of the class lasted ``seconds``."""
-        self._observe(self._suspended_for, rank, seconds)
+        self._observe(self._suspended_for, level, seconds)
 
-    def response(self, rank: int, seconds: float) -> None:
+    def response(self, level: int, seconds: float) -> None:
         """A request's own step began to work ``seconds`` after its arrival in the engine."""
-        self._observe(self._response, rank, seconds)
+        self._observe(self._response, level, seconds)
 
-    def first_token(self, rank: int, seconds: float) -> None:
+    def first_token(self, level: int, seconds: float) -> None:
         """A request got its first token ``seconds`` after its arrival in the engine."""
-        self._observe(self._first_token, rank, seconds)
+        self._observe(self._first_token, level, seconds)
 
     def finished(
-        self, rank: int, outcome: str, end_to_end_seconds: float, per_token_seconds: float | None
+        self, level: int, outcome: str, end_to_end_seconds: float, per_token_seconds: float | None
     ) -> None:
         """A request ended.
 
         Args:
-            rank: its class.
+            level: its class.
             outcome: one of :data:`~vllm_qllm.metrics.names.OUTCOMES`.
             end_to_end_seconds: since its arrival in the engine.
             per_token_seconds: mean time between its tokens; None when it had fewer than two.
         """
-        self._slots[self._requests[rank][outcome]] += 1.0
-        self._observe(self._end_to_end, rank, end_to_end_seconds)
+        self._slots[self._requests[level][outcome]] += 1.0
+        self._observe(self._end_to_end, level, end_to_end_seconds)
         if per_token_seconds is not None:
-            self._observe(self._per_token, rank, per_token_seconds)
+            self._observe(self._per_token, level, per_token_seconds)
 
-    def prompt_tokens(self, rank: int, n: int) -> None:
+    def prompt_tokens(self, level: int, n: int) -> None:
         """A request with ``n`` prompt tokens got its first token."""
-        self._slots[self._prompt[rank]] += n
+        self._slots[self._prompt[level]] += n
 
-    def generated_tokens(self, rank: int, n: int) -> None:
+    def generated_tokens(self, level: int, n: int) -> None:
         """Requests of the class got ``n`` more tokens."""
-        self._slots[self._generated[rank]] += n
+        self._slots[self._generated[level]] += n
 
-    def preemption(self, rank: int) -> None:
+    def preemption(self, level: int) -> None:
         """A request of the class lost its KV blocks."""
-        self._slots[self._preemptions[rank]] += 1.0
+        self._slots[self._preemptions[level]] += 1.0
 
     def close(self) -> None:
         """Let go of the store; nothing can be recorded afterwards."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a policy sees and what it answers.
 
-A policy is asked before every step, and again whenever a step is suspended. Ranks count from 0,
+A policy is asked before every step, and again whenever a step is suspended. Levels count from 0,
 the most urgent class. All durations are seconds.
 """
 
@@ -18,7 +18,7 @@ class ClassView:
     """The work of one class that could run now (only ``owed`` counts that of suspended steps).
 
     Attributes:
-        rank: 0 is the most urgent.
+        level: 0 is the most urgent.
         waiting: requests not admitted yet, or preempted.
         prefilling: admitted requests with prompt tokens left.
         decoding: admitted requests that need one token at a time.
@@ -27,7 +27,7 @@ class ClassView:
             for ``max_wait_ms`` and has not had its slice for that; 0: none yet.
     """
 
-    rank: int
+    level: int
     waiting: int
     prefilling: int
     decoding: int
@@ -45,13 +45,13 @@ class SuspendedView:
     """One suspended step.
 
     Attributes:
-        rank: its most urgent class; only a strictly smaller rank may nest.
+        level: its most urgent class; only a strictly smaller level may nest.
         starved: seconds since it last ran.
         ran: seconds it has run so far.
         checkpoint: how many checkpoints it has passed.
     """
 
-    rank: int
+    level: int
     starved: float
     ran: float
     checkpoint: int
@@ -74,8 +74,8 @@ class EngineView:
 
     @property
     def limit(self) -> int:
-        """Only classes of a smaller rank may run now."""
-        return self.suspended[-1].rank if self.suspended else len(self.classes)
+        """Only classes of a smaller level may run now."""
+        return self.suspended[-1].level if self.suspended else len(self.classes)
 
     @property
     def ready(self) -> tuple[ClassView, ...]:
@@ -88,14 +88,14 @@ class TurnView:
     """A request that has ended, which may be one turn of several.
 
     Attributes:
-        rank: its class.
+        level: its class.
         program: whether it names the program that it belongs to.
         prompt_tokens: of it.
         output_tokens: that it got.
         ttl: for how long the configuration keeps its KV.
     """
 
-    rank: int
+    level: int
     program: bool
     prompt_tokens: int
     output_tokens: int
@@ -104,17 +104,17 @@ class TurnView:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a step led by class ``rank``.
+    """Run a step led by class ``level``.
 
     Attributes:
-        rank: the class that is scheduled.
+        level: the class that is scheduled.
         riders: at most this many decodes of less urgent classes come along.
         suspendable: whether more urgent arrivals may suspend the step.
         budget: suspend it after this many seconds even without an arrival; None: do not.
         protected: arrivals do not suspend it before its budget has passed.
     """
 
-    rank: int
+    level: int
     riders: int = 0
     suspendable: bool = True
     budget: float | None = None
@@ -146,7 +146,7 @@ class Policy(Protocol):
         """Decide what runs next.
 
         Called only when some class has work or a step is suspended. ``Resume`` is valid only
-        when a step is suspended, and ``Run`` must then name a strictly smaller rank than that of
+        when a step is suspended, and ``Run`` must then name a strictly smaller level than that of
         the innermost one; an invalid answer stops the engine with an error that names the policy.
         """
         ...

@@ -54,17 +54,17 @@ class Service:
         still compiled) does not, and so does not age.
         """
         self._pass(now)
-        for rank, kinds in enumerate(work):
-            share = self._shares[rank]
+        for level, kinds in enumerate(work):
+            share = self._shares[level]
             share.note(*kinds)
             if not share.present:
-                self._since[rank] = None
-            elif self._since[rank] is None:
-                self._since[rank] = now
+                self._since[level] = None
+            elif self._since[level] is None:
+                self._since[level] = now
 
     def started(
         self,
-        rank: int,
+        level: int,
         now: float,
         riding: Mapping[int, float] = NOBODY,
         charged: bool = False,
@@ -72,14 +72,14 @@ class Service:
         """A step starts or goes on.
 
         Args:
-            rank: the class that leads it.
+            level: the class that leads it.
             now: the time.
             riding: for each class that rides, the share of the time that is service of it.
             charged: whether it runs before more urgent work; what it then runs over is a debt.
         """
         self._pass(now)
-        self._leader, self._riding, self._charged = rank, riding, charged
-        self._since[rank] = now
+        self._leader, self._riding, self._charged = level, riding, charged
+        self._since[level] = now
 
     def ended(self, now: float) -> None:
         """The step is over, or suspended.
@@ -94,40 +94,40 @@ class Service:
         self._pass(now)
         self._leader, self._riding = None, NOBODY
 
-    def refused(self, rank: int, now: float) -> None:
-        """Class ``rank`` was given the machine and could not use it (it lacks KV blocks)."""
+    def refused(self, level: int, now: float) -> None:
+        """Class ``level`` was given the machine and could not use it (it lacks KV blocks)."""
         self._pass(now)
-        self._shares[rank].limit()
+        self._shares[level].limit()
 
     def _pass(self, now: float) -> None:
         seconds, self._now = max(0.0, now - self._now), now
-        for rank, share in enumerate(self._shares):
-            self._let_pass(rank, share, seconds)
+        for level, share in enumerate(self._shares):
+            self._let_pass(level, share, seconds)
         if self._leader is not None and self._since[self._leader] is not None:
             self._since[self._leader] = now
 
-    def _let_pass(self, rank: int, share: Share, seconds: float) -> None:
-        if rank == self._leader:
+    def _let_pass(self, level: int, share: Share, seconds: float) -> None:
+        if level == self._leader:
             share.serve(seconds, self._charged)
         else:
-            share.hold(seconds, self._riding.get(rank, 0.0))
+            share.hold(seconds, self._riding.get(level, 0.0))
 
     # -- what that leaves ----------------------------------------------------------------------
 
-    def starved(self, rank: int, later: float = 0.0) -> float:
-        """Seconds since class ``rank`` last had the machine; 0 while it has no work.
+    def starved(self, level: int, later: float = 0.0) -> float:
+        """Seconds since class ``level`` last had the machine; 0 while it has no work.
 
         Args:
-            rank: of the class.
+            level: of the class.
             later: as it will be after so many more seconds of the step that runs.
         """
-        since = self._since[rank]
-        return 0.0 if since is None or rank == self._leader else self._now - since + later
+        since = self._since[level]
+        return 0.0 if since is None or level == self._leader else self._now - since + later
 
-    def owed(self, rank: int, later: float = 0.0) -> float:
-        """Seconds of the machine that class ``rank`` is to be given now; see :meth:`starved`."""
-        share = self._shares[rank]
+    def owed(self, level: int, later: float = 0.0) -> float:
+        """Seconds of the machine that class ``level`` is to be given now; see :meth:`starved`."""
+        share = self._shares[level]
         if later:
             share = share.copy()
-            self._let_pass(rank, share, later)
+            self._let_pass(level, share, later)
         return share.owed

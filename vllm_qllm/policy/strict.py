@@ -24,7 +24,7 @@ class StrictPolicy:
         """Give what is owed, else run the most urgent class that has work."""
         if view.suspended:
             inner = view.suspended[-1]
-            budget = max(view.classes[inner.rank].owed, self._for_others(view, inner))
+            budget = max(view.classes[inner.level].owed, self._for_others(view, inner))
             if budget:
                 return Resume(budget, protected=True)
         if not view.ready:
@@ -32,10 +32,10 @@ class StrictPolicy:
         leader, *others = view.ready
         # Whoever is owed the most slices comes first: what is always served before others, each
         # time for the rest of a slice, would keep these from theirs for good.
-        held = max(others, key=lambda c: c.owed / self._slice[c.rank], default=leader)
+        held = max(others, key=lambda c: c.owed / self._slice[c.level], default=leader)
         if held is not leader and held.owed:
-            return Run(held.rank, 0, self.suspendable, held.owed, protected=True)
-        return Run(leader.rank, view.ride_limit, self.suspendable and leader.rank > 0)
+            return Run(held.level, 0, self.suspendable, held.owed, protected=True)
+        return Run(leader.level, view.ride_limit, self.suspendable and leader.level > 0)
 
     def _for_others(self, view: EngineView, inner: SuspendedView) -> float:
         """Less urgent work that is owed time must wait for this step: it gets every second slice.
@@ -43,8 +43,8 @@ class StrictPolicy:
         Until it is done, however little its own class is owed. The longer that takes the more they
         are owed, and so much it may have, up to half of the time.
         """
-        slice_ = self._slice[inner.rank]
-        owed = max((c.owed for c in view.classes[inner.rank + 1 :]), default=0.0)
+        slice_ = self._slice[inner.level]
+        owed = max((c.owed for c in view.classes[inner.level + 1 :]), default=0.0)
         if not owed or inner.starved < slice_:
             return 0.0
         return max(slice_, min(owed, inner.starved))

@@ -82,8 +82,8 @@ class Front:
         if re.fullmatch(r"[\w.:-]{1,128}", headers.get(REQUEST_ID, ""), re.ASCII) is None:
             headers[REQUEST_ID] = uuid.uuid4().hex
         headers["X-Forwarded-For"] = host
-        rank = self._urgency.rank(headers, body)
-        return Ask(request.method, target, tuple(headers.items()), body, rank)
+        level = self._urgency.level(headers, body)
+        return Ask(request.method, target, tuple(headers.items()), body, level)
 
     async def _answer(self, path: str, ask: Ask) -> Response:
         """As a replica has it; of another one where the first had no byte of it.

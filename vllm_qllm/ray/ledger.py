@@ -59,11 +59,11 @@ class Ledger:
         for gone in self._replicas.keys() - set(replicas):
             del self._replicas[gone]
 
-    def sent(self, replica: str, request: str, rank: int, now: float) -> None:
+    def sent(self, replica: str, request: str, level: int, now: float) -> None:
         """A request goes to a replica, and to no other."""
         self.ended(request)
         known = self._replicas.setdefault(replica, _Replica(0.0, [0] * self._classes))
-        known.sent[request] = now, rank
+        known.sent[request] = now, level
 
     def ended(self, request: str) -> None:
         """A request has been answered, or given up."""
@@ -80,6 +80,6 @@ class Ledger:
         if known is None:
             return [0] * self._classes
         counts = list(known.counts or [0] * self._classes)
-        for _, rank in known.sent.values():
-            counts[rank] += 1
+        for _, level in known.sent.values():
+            counts[level] += 1
         return counts

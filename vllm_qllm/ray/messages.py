@@ -17,7 +17,7 @@ class Ask:
         target: path and query.
         headers: those that a replica is to see.
         body: the whole.
-        rank: of the class that it will most likely be served in, 0 is the most urgent.
+        level: of the class that it will most likely be served in, 0 is the most urgent.
         tried: ids of replicas that have had it, and shall not have it again.
     """
 
@@ -25,7 +25,7 @@ class Ask:
     target: str
     headers: Headers
     body: bytes
-    rank: int
+    level: int
     tried: tuple[str, ...] = ()
 
 

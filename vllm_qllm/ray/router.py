@@ -34,7 +34,7 @@ class UrgencyRouter(RequestRouter):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """All of them, each a rank of its own, the best one first.
+        """All of them, each a level of its own, the best one first.
 
         Those that do not answer come after those that do, and last those that had the request.
         """
@@ -53,7 +53,7 @@ class UrgencyRouter(RequestRouter):
             key=lambda name: (
                 name in ask.tried,
                 not self._ledger.answers(name),
-                load(self._ledger.counts(name), ask.rank),
+                load(self._ledger.counts(name), ask.level),
                 random.random(),  # between equals
             ),
         )
@@ -74,4 +74,4 @@ class UrgencyRouter(RequestRouter):
 
     def _note(self, pending: PendingRequest, replica: str) -> None:
         request = pending.metadata.internal_request_id
-        self._ledger.sent(replica, request, pending.args[0].rank, time.time())
+        self._ledger.sent(replica, request, pending.args[0].level, time.time())

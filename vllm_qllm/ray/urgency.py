@@ -37,7 +37,7 @@ class Urgency:
         if (path := config.tenants) is not None:
             self._roster = RosterFile(path, lambda: Roster.load(path, config), lambda _: None)
 
-    def rank(self, headers: Headers, body: bytes) -> int:
+    def level(self, headers: Headers, body: bytes) -> int:
         """Index of the class; that of priority 0 for what cannot be understood."""
         config = self._config
         asked, is_auto = self._asked(headers, body)
@@ -48,7 +48,7 @@ class Urgency:
                 tenant = roster.tenants[name]
                 granted = grant(config, tenant, None if is_auto else asked)
                 asked = granted if isinstance(granted, int) else asked
-        return config.rank(asked or 0)
+        return config.level(asked or 0)
 
     def _asked(self, headers: Headers, body: bytes) -> tuple[int | None, bool]:
         """The priority asked for, and whether that is only what the tier "auto" stands for."""

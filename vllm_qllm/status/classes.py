@@ -39,23 +39,23 @@ HISTOGRAMS = {
 _METRICS: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
-def class_document(config: PriorityConfig, rank: int, window: Window | None) -> dict[str, Any]:
+def class_document(config: PriorityConfig, level: int, window: Window | None) -> dict[str, Any]:
     """A class, as ``docs/status.md`` says.
 
     Args:
         config: of the server.
-        rank: of the class.
+        level: of the class.
         window: the numbers; None while there are none, and then only what is configured is there.
     """
-    cls = config.classes[rank]
-    before = config.classes[rank - 1].max_priority if rank else None
+    cls = config.classes[level]
+    before = config.classes[level - 1].max_priority if level else None
     found: dict[str, Any] = {
         "name": cls.name,
         "min_priority": None if before is None else before + 1,
         "max_priority": cls.max_priority,
         "max_wait_ms": cls.max_wait_ms,
         "slice_ms": cls.slice_ms,
-        "service_tiers": [t for t, p in config.service_tiers.items() if config.rank(p) == rank],
+        "service_tiers": [t for t, p in config.service_tiers.items() if config.level(p) == level],
     }
     if window is None:
         return found | {"queue": None, "recent": None, "objective": None, "progress": []}

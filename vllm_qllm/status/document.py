@@ -83,7 +83,7 @@ def document(source: Source, seconds: float) -> dict[str, Any]:
         "models": list(source.models),
         "policy": {"name": config.policy} | {name: getattr(config, name) for name in LIMITS},
         "timeline": config.timeline,
-        "classes": [class_document(config, rank, window) for rank in range(len(config.classes))],
+        "classes": [class_document(config, level, window) for level in range(len(config.classes))],
         "suspensions": [] if window is None else _suspensions(config, window),
         "tenants": None if gate is None else tenants_document(gate),
     }
@@ -93,8 +93,8 @@ def _suspensions(config: PriorityConfig, window: Window) -> list[dict[str, Any]]
     """For each two classes of which one may suspend the other, and each that may end its slice."""
     names = [c.name for c in config.classes]
     found = []
-    for rank, of in enumerate(names):
-        for by in (*names[:rank], BUDGET):
+    for level, of in enumerate(names):
+        for by in (*names[:level], BUDGET):
             nested = None if by == BUDGET else int(window.grown("qllm_nested_steps_total", of, by))
             suspensions = int(window.grown("qllm_suspensions_total", of, by))
             found.append({"of": of, "by": by, "suspensions": suspensions, "nested_steps": nested})

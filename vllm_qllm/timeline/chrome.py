@@ -55,8 +55,8 @@ class _Engine:
         name = f"engine {self._engine['engine']}"
         yield from self._group(self._steps, f"{name}: steps")
         yield from self._group(self._queues, f"{name}: queues")
-        for rank, cls in enumerate(self._engine["classes"]):
-            yield from self._group(self._requests + rank, f"{name}: requests, {cls}")
+        for level, cls in enumerate(self._engine["classes"]):
+            yield from self._group(self._requests + level, f"{name}: requests, {cls}")
         yield from self._step_tracks()
         yield from self._queue_tracks()
         yield from self._request_tracks()
@@ -113,8 +113,8 @@ class _Engine:
         }
 
     def _request_tracks(self) -> Iterator[TraceEvent]:
-        for rank, cls in enumerate(self._engine["classes"]):
-            group = self._requests + rank
+        for level, cls in enumerate(self._engine["classes"]):
+            group = self._requests + level
             free_at: list[float] = []  # of each row
             of_class = [e for e in self._events if e["class"] == cls]
             for spans, moments in request_spans(of_class, self._end):

@@ -113,7 +113,7 @@ def event(record: Record, classes: tuple[str, ...]) -> dict[str, Any]:
         "number": record.number,
         "time": record.time / 1e9,
         "kind": kind.name,
-        "class": classes[record.rank],
+        "class": classes[record.level],
     }
     if kind.about:
         shown[kind.about] = record.subject

@@ -21,7 +21,7 @@ class Value:
 
     Attributes:
         name: its key in JSON.
-        unit: what the stored integer means: a ``number``; the rank of a ``class``, or NO_CLASS for
+        unit: what the stored integer means: a ``number``; the level of a ``class``, or NO_CLASS for
             the end of a time slice; an index into the places of checkpoints (``where``) or into
             the outcomes of requests; or nanoseconds, which JSON shows as ``seconds``.
     """

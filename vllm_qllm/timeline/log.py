@@ -58,9 +58,9 @@ class TimelineLog:
     def __init__(self, ring: Ring, classes: int) -> None:
         self._ring = ring
         self._states: dict[tuple[str, int], tuple[int, ...]] = {
-            (kind.name, rank): (0,) * len(kind.values)
+            (kind.name, level): (0,) * len(kind.values)
             for kind in (events.QUEUE, events.KV)
-            for rank in range(classes)
+            for level in range(classes)
         }
         self._serials = itertools.count(1)
 
@@ -68,7 +68,7 @@ class TimelineLog:
         """``step`` was scheduled on top of ``depth`` suspended ones, and runs from now on."""
         tokens = sum(step.request_ids.values())
         values = (depth, step.lane, tokens, len(step.request_ids), step.decode_rows or 0)
-        self._ring.append(_ns(now), events.STEP_STARTED, step.rank, step.number, values)
+        self._ring.append(_ns(now), events.STEP_STARTED, step.level, step.number, values)
 
     def step_suspended(
         self, step: Step, depth: int, place: Place, by: int | None, now: float
@@ -76,11 +76,11 @@ class TimelineLog:
         """``step`` stopped at ``place`` for class ``by``, or None: its time slice ended."""
         taker = events.NO_CLASS if by is None else by
         values = (depth, step.checkpoint, place.layer, _WHERE[place.where], taker)
-        self._ring.append(_ns(now), events.STEP_SUSPENDED, step.rank, step.number, values)
+        self._ring.append(_ns(now), events.STEP_SUSPENDED, step.level, step.number, values)
 
     def step_resumed(self, step: Step, depth: int, now: float) -> None:
         """``step`` goes on."""
-        self._ring.append(_ns(now), events.STEP_RESUMED, step.rank, step.number, (depth,))
+        self._ring.append(_ns(now), events.STEP_RESUMED, step.level, step.number, (depth,))
 
     def step_copied(
         self, step: Step, depth: int, report: CopyReport, failed: int, now: float
@@ -88,74 +88,74 @@ class TimelineLog:
         """``step`` copied KV blocks to the host and back, of which ``failed`` did not succeed."""
         seconds = report.out_seconds + report.back_seconds
         values = (depth, report.out, report.back, failed, _ns(seconds))
-        self._ring.append(_ns(now), events.STEP_COPIED, step.rank, step.number, values)
+        self._ring.append(_ns(now), events.STEP_COPIED, step.level, step.number, values)
 
     def step_finished(self, step: Step, depth: int, now: float) -> None:
         """The results of ``step`` have been applied."""
-        self._ring.append(_ns(now), events.STEP_FINISHED, step.rank, step.number, (depth,))
+        self._ring.append(_ns(now), events.STEP_FINISHED, step.level, step.number, (depth,))
 
     def request_arrived(
-        self, rank: int, request_id: str, prompt_tokens: int, max_tokens: int, arrived: float
+        self, level: int, request_id: str, prompt_tokens: int, max_tokens: int, arrived: float
     ) -> int:
         """A request arrived at ``arrived``; returns the number that names it from here on."""
         serial = next(self._serials)
         label = request_id.encode(errors="replace")
         values = (prompt_tokens, max_tokens)
-        self._ring.append(_ns(arrived), events.REQUEST_ARRIVED, rank, serial, values, label)
+        self._ring.append(_ns(arrived), events.REQUEST_ARRIVED, level, serial, values, label)
         return serial
 
     def request_started(
-        self, rank: int, serial: int, step: Step, response: float, now: float
+        self, level: int, serial: int, step: Step, response: float, now: float
     ) -> None:
         """A request's first work is in ``step``, ``response`` seconds after its arrival."""
         values = (step.number, _ns(response))
-        self._ring.append(_ns(now), events.REQUEST_STARTED, rank, serial, values)
+        self._ring.append(_ns(now), events.REQUEST_STARTED, level, serial, values)
 
-    def request_first_token(self, rank: int, serial: int, now: float) -> None:
+    def request_first_token(self, level: int, serial: int, now: float) -> None:
         """A request got its first token."""
-        self._ring.append(_ns(now), events.REQUEST_FIRST_TOKEN, rank, serial)
+        self._ring.append(_ns(now), events.REQUEST_FIRST_TOKEN, level, serial)
 
     def request_preempted(
-        self, rank: int, serial: int, computed: int, spilled: int, now: float
+        self, level: int, serial: int, computed: int, spilled: int, now: float
     ) -> None:
         """A request lost its KV blocks and waits again.
 
         Of the tokens that it had ``computed`` the first ``spilled`` are on the host.
         """
         values = (computed, spilled)
-        self._ring.append(_ns(now), events.REQUEST_PREEMPTED, rank, serial, values)
+        self._ring.append(_ns(now), events.REQUEST_PREEMPTED, level, serial, values)
 
-    def request_resumed(self, rank: int, serial: int, saved: int, again: int, now: float) -> None:
+    def request_resumed(self, level: int, serial: int, saved: int, again: int, now: float) -> None:
         """The step in which a preempted request came back is done.
 
         Of the tokens that it had computed ``saved`` were restored or cached; the others it
         computes ``again``.
         """
-        self._ring.append(_ns(now), events.REQUEST_RESUMED, rank, serial, (saved, again))
+        self._ring.append(_ns(now), events.REQUEST_RESUMED, level, serial, (saved, again))
 
     def request_finished(
-        self, rank: int, serial: int, tokens: int, outcome: str, now: float
+        self, level: int, serial: int, tokens: int, outcome: str, now: float
     ) -> None:
         """A request ended with ``tokens`` of output."""
         values = (tokens, _OUTCOMES[outcome])
-        self._ring.append(_ns(now), events.REQUEST_FINISHED, rank, serial, values)
+        self._ring.append(_ns(now), events.REQUEST_FINISHED, level, serial, values)
 
-    def queue(self, rank: int, waiting: int, running: int, suspended: int, now: float) -> None:
+    def queue(self, level: int, waiting: int, running: int, suspended: int, now: float) -> None:
         """So many requests of a class are in each state; recorded when that has changed."""
-        self._state(events.QUEUE, rank, (waiting, running, suspended), now)
+        self._state(events.QUEUE, level, (waiting, running, suspended), now)
 
-    def kv(self, rank: int, parked: int, blocks: int, spilled: int, now: float) -> None:
+    def kv(self, level: int, parked: int, blocks: int, spilled: int, now: float) -> None:
         """``parked`` requests of a class hold ``blocks``, and the host ``spilled`` bytes of it.
 
         Recorded when that has changed.
         """
-        self._state(events.KV, rank, (parked, blocks, spilled), now)
+        self._state(events.KV, level, (parked, blocks, spilled), now)
 
-    def _state(self, kind: events.Kind, rank: int, state: tuple[int, ...], now: float) -> None:
-        key = kind.name, rank
+    def _state(self, kind: events.Kind, level: int, state: tuple[int, ...], now: float) -> None:
+        key = kind.name, level
         if self._states[key] != state:
             self._states[key] = state
-            self._ring.append(_ns(now), kind, rank, 0, state)
+            self._ring.append(_ns(now), kind, level, 0, state)
 
     def close(self) -> None:
         """Let go of the file; nothing can be recorded afterwards."""

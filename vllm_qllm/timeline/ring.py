@@ -23,12 +23,12 @@ _WRITTEN = struct.Struct("<Q")
 _WRITTEN_AT = 16
 DESCRIPTION = 4096 - HEADER.size
 LABEL = 56
-# Number of the record (from 1), nanoseconds, kind, rank, subject, values, label.
+# Number of the record (from 1), nanoseconds, kind, level, subject, values, label.
 RECORD = struct.Struct(f"<QqBB6xq{MAX_VALUES}q{LABEL}s")
 # The same for readers, to whom it matters that many records are looked at in a millisecond.
 ROW = np.dtype(
     {
-        "names": ["number", "time", "kind", "rank", "subject", "values", "label"],
+        "names": ["number", "time", "kind", "level", "subject", "values", "label"],
         "formats": ["<u8", "<i8", "u1", "u1", "<i8", ("<i8", MAX_VALUES), f"S{LABEL}"],
         "offsets": [0, 8, 16, 17, 24, 32, 32 + 8 * MAX_VALUES],
         "itemsize": RECORD.size,
@@ -50,7 +50,7 @@ class Record(NamedTuple):
         number: counts up from 1 in each engine; a gap says that events were overwritten.
         time: ``time.monotonic_ns()``.
         kind: what happened.
-        rank: class of the step, request or queue.
+        level: class of the step, request or queue.
         subject: number of the step or request.
         values: numbers, in the order of ``kind.values``.
         label: name of the request on its arrival, cut at 56 bytes; else "".
@@ -59,7 +59,7 @@ class Record(NamedTuple):
     number: int
     time: int
     kind: Kind
-    rank: int
+    level: int
     subject: int
     values: tuple[int, ...]
     label: str
@@ -105,7 +105,7 @@ class Ring:
         self,
         time: int,
         kind: Kind,
-        rank: int,
+        level: int,
         subject: int = 0,
         values: tuple[int, ...] = (),
         label: bytes = b"",
@@ -119,7 +119,7 @@ class Ring:
             number,
             time,
             CODES[kind.name],
-            rank,
+            level,
             subject,
             *values,
             *_NOTHING[len(values) :],
@@ -173,9 +173,9 @@ def read(path: str | Path, after: int = 0) -> Contents:
 def records(rows: Rows) -> list[Record]:
     """The same rows, one by one."""
     found = []
-    for number, time, code, rank, subject, values, label in rows:
+    for number, time, code, level, subject, values, label in rows:
         kind = KINDS[code]
         stored = tuple(values.tolist()[: len(kind.values)])
         name = label.decode(errors="ignore")
-        found.append(Record(int(number), int(time), kind, int(rank), int(subject), stored, name))
+        found.append(Record(int(number), int(time), kind, int(level), int(subject), stored, name))
     return found

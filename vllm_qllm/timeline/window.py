@@ -27,6 +27,6 @@ def since(rows: Rows, time: int) -> Rows:
     gone = key[before & _ENDS[rows["kind"]]]
     keep = ~before | ((about > 0) & ~np.isin(key, gone))
     states = np.flatnonzero(before & _STATES[rows["kind"]])
-    last = {(int(rows["kind"][index]), int(rows["rank"][index])): index for index in states}
+    last = {(int(rows["kind"][index]), int(rows["level"][index])): index for index in states}
     keep[list(last.values())] = True
     return rows[keep]

@@ -22,7 +22,7 @@ CORE = (
         ),
         body(
             "preprocess_add_request",
-            "engine.arrivals:Arrivals._rank_of",
+            "engine.arrivals:Arrivals._level_of",
             "Makes the request whose class the IO thread reads.",
         ),
         signature("shutdown", "engine.attach:attach", "The flag is released before it."),

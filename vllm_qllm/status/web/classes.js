@@ -9,10 +9,10 @@ const TIMES = {
 const QUEUE = { running: "running", waiting: "waiting", suspended: "suspended", parked: "parked", spilled_bytes: "on host" };
 
 class ClassCard {
-  constructor(name, rank) {
+  constructor(name, level) {
     this.fields = {};
     const field = (key, tag, attributes = {}) => this.fields[key] = element(tag, { ...attributes, "data-field": `${name}.${key}` });
-    const title = element("h3", {}, swatch(rank), name);
+    const title = element("h3", {}, swatch(level), name);
     this.objective = element("p", { class: "objective" }, field("kept", "b"), field("objective", "span", { class: "quiet" }));
     const queue = element("dl", { class: "queue" }, ...Object.entries(QUEUE).map(([key, label]) =>
       element("div", {}, element("dt", {}, label), field(key, "dd"))));
@@ -23,7 +23,7 @@ class ClassCard {
     this.spark = drawn("svg", { class: "spark", viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img" });
     const progress = element("div", { class: "progress" },
       element("div", {}, field("generated_tokens_per_second", "b"), " tokens/s", element("br"), field("totals", "span", { class: "quiet" })), this.spark);
-    this.node = element("article", { class: `card ${colour(rank)}` },
+    this.node = element("article", { class: `card ${colour(level)}` },
       element("header", {}, title, field("range", "span", { class: "quiet" })),
       this.objective, queue, table, progress, field("bounds", "p", { class: "quiet" }));
   }
@@ -88,7 +88,7 @@ function showClasses(classes) {
   const names = classes.map((cls) => cls.name);
   if (names.join() !== [...cards.keys()].join()) {
     cards.clear();
-    names.forEach((name, rank) => cards.set(name, new ClassCard(name, rank)));
+    names.forEach((name, level) => cards.set(name, new ClassCard(name, level)));
     byId("classes").replaceChildren(...[...cards.values()].map((card) => card.node));
   }
   for (const cls of classes) cards.get(cls.name).show(cls);

@@ -54,15 +54,15 @@ function say(node, text) {
 }
 
 const byId = (id) => document.getElementById(id);
-const colour = (rank) => `c${rank % 8}`;
+const colour = (level) => `c${level % 8}`;
 
-const swatch = (rank) => element("i", { class: `swatch ${colour(rank)}`, "aria-hidden": "true" });
+const swatch = (level) => element("i", { class: `swatch ${colour(level)}`, "aria-hidden": "true" });
 
 // A name may be broken after an underscore, where there is too little room.
-function named(name, rank) {
+function named(name, level) {
   const parts = name.split(/(?<=_)/).flatMap((part, index) => index ? [element("wbr"), part] : [part]);
   const text = element("span", {}, ...parts);
-  if (rank >= 0) text.prepend(swatch(rank));
+  if (level >= 0) text.prepend(swatch(level));
   return text;
 }
 

@@ -66,7 +66,7 @@ function showTimeline(found) {
   const stops = steps.stops().slice(0, 8);
   rows(byId("latest"), stops.map((stop) => [
     [seconds(steps.now - stop.start), "number"],
-    named(stop.step.name, stop.step.rank), `${stop.where}, layer ${stop.layer}`,
+    named(stop.step.name, stop.step.level), `${stop.where}, layer ${stop.layer}`,
     stop.by === "budget" ? "others" : named(stop.by, steps.classes.indexOf(stop.by)),
     [stop.end === null ? "still" : seconds(stop.end - stop.start), "number"],
   ]));

@@ -37,7 +37,7 @@ class Steps {
   step(event) {
     let step = this.steps.get(event.step);
     if (!step) {
-      step = { number: event.step, rank: this.classes.indexOf(event.class), name: event.class, start: event.time, end: null, stops: [], requests: [] };
+      step = { number: event.step, level: this.classes.indexOf(event.class), name: event.class, start: event.time, end: null, stops: [], requests: [] };
       this.steps.set(event.step, step);
     }
     if (event.kind === "step_copied") {
@@ -52,7 +52,7 @@ class Steps {
   }
 
   request(event) {
-    const request = this.requests.get(event.request) || { rank: this.classes.indexOf(event.class), id: null, arrived: null, end: null };
+    const request = this.requests.get(event.request) || { level: this.classes.indexOf(event.class), id: null, arrived: null, end: null };
     this.requests.set(event.request, request);
     if (event.kind === "request_arrived") Object.assign(request, { id: event.id, arrived: event.time });
     if (event.kind === "request_finished") request.end = event.time;
@@ -73,7 +73,7 @@ class Steps {
   }
 
   // Steps of a class, in order of time.
-  of(rank) {
-    return [...this.steps.values()].filter((step) => step.rank === rank).sort((a, b) => a.start - b.start);
+  of(level) {
+    return [...this.steps.values()].filter((step) => step.level === level).sort((a, b) => a.start - b.start);
   }
 }

@@ -3,14 +3,14 @@
 // Suspensions, tenants, and the policy with its limits.
 
 function showSuspensions(status) {
-  const ranks = status.classes.map((cls) => cls.name);
+  const levels = status.classes.map((cls) => cls.name);
   // The most urgent class makes room for nobody, unless a policy of one's own ends its slices. Of many
   // classes only those pairs are shown of which there is something to say.
-  const shown = status.suspensions.filter((pair) => pair.suspensions || (ranks.length < 3 && ranks.indexOf(pair.of) > 0));
+  const shown = status.suspensions.filter((pair) => pair.suspensions || (levels.length < 3 && levels.indexOf(pair.of) > 0));
   byId("suspensions-none").hidden = shown.length > 0;
   rows(byId("suspensions"), shown.map((pair) => [
-    named(pair.of, ranks.indexOf(pair.of)),
-    pair.by === "budget" ? "others (its time slice had ended)" : named(pair.by, ranks.indexOf(pair.by)),
+    named(pair.of, levels.indexOf(pair.of)),
+    pair.by === "budget" ? "others (its time slice had ended)" : named(pair.by, levels.indexOf(pair.by)),
     [String(pair.suspensions), "number"],
     [pair.nested_steps === null ? NONE : String(pair.nested_steps), "number"],
   ]));
@@ -20,7 +20,7 @@ function showTenants(status) {
   const tenants = status.tenants;
   byId("tenants-part").hidden = !tenants;
   if (!tenants) return;
-  const ranks = status.classes.map((cls) => cls.name);
+  const levels = status.classes.map((cls) => cls.name);
   const limits = Object.entries(tenants.max_in_flight).map(([name, most]) => `${name} ${most}`);
   say(byId("tenants-note"), `${count(tenants.configured, "tenant")} in the file. `
     + (limits.length ? `In flight at most, with what is more urgent: ${limits.join(", ")}. ` : "")
@@ -28,7 +28,7 @@ function showTenants(status) {
     + (tenants.rows.length ? "" : "Nobody has asked for anything yet."));
   rows(byId("tenants"), tenants.rows.map((row) => [
     row.tenant === "none" ? "(not known)" : row.tenant,
-    row.class === "none" ? "(none)" : named(row.class, ranks.indexOf(row.class)),
+    row.class === "none" ? "(none)" : named(row.class, levels.indexOf(row.class)),
     [String(row.requests), "number"], [String(row.in_flight), "number"], [String(row.refused), "number"],
     Object.entries(row.reasons).map(([reason, number]) => `${reason} ${number}`).join(", ") || NONE,
   ]));
