@@ -44,7 +44,7 @@ METRICS = ("LS TTFT p50", "LS TTFT p99", "LS TPOT p50", "tok/s")
 def own_experts(record: Record) -> bool:
     """Whether MoE layers were computed by this package's kernel."""
     server = from_command(record.command, Server())
-    return server.scheduling == "classes" and server.priority.checkpoints == "expert"
+    return server.scheduling == "classes" and server.priority.yield_points == "expert"
 
 
 def calibrated(records: Sequence[Record], systems: Sequence[str], **known: Any) -> dict[bool, Cost]:

@@ -9,7 +9,7 @@ from benchmarks.counters import CLASS_OF
 PATH = "/qllm/timeline"
 KIND_OF = {name: kind for kind, name in CLASS_OF.items()}
 LS_BEHIND_BE = "LS behind BE"
-"""Those LS requests at whose arrival a BE step was computing: what checkpoints decide."""
+"""Those LS requests at whose arrival a BE step was computing: what yield points decide."""
 
 
 def response_times(document: Mapping[str, Any], seconds: float) -> dict[str, list[float]]:

@@ -5,7 +5,7 @@
 
 The share of a real step is far below what two servers can be told apart by on a noisy machine, so
 it is measured where it is large: decode steps of four requests on a tiny model, in one process,
-stock engine and engine with ``strict`` (whose steps are suspendable and pass every checkpoint) in
+stock engine and engine with ``strict`` (whose steps are suspendable and pass every yield point) in
 turn. The number is the difference of the medians of a step's duration.
 """
 

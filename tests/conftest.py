@@ -76,5 +76,5 @@ def engine_for(tiny_model: Path) -> Iterator[Callable[..., ScriptedEngine]]:
 
 @pytest.fixture
 def strict_engine(engine_for: Callable[..., ScriptedEngine]) -> ScriptedEngine:
-    """An idle engine whose steps stop at every checkpoint."""
+    """An idle engine whose steps stop at every yield point."""
     return engine_for()

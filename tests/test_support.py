@@ -152,8 +152,8 @@ def test_model_runner_v1_is_chosen_unless_somebody_chose(monkeypatch: pytest.Mon
     ("priority", "device", "given", "expected"),
     [
         ({"policy": "strict"}, "cuda", None, 800),
-        ({"policy": "strict", "checkpoints": "layer"}, "cuda", None, 800),
-        ({"policy": "strict", "checkpoints": "none"}, "cuda", None, 1000),
+        ({"policy": "strict", "yield_points": "layer"}, "cuda", None, 800),
+        ({"policy": "strict", "yield_points": "none"}, "cuda", None, 1000),
         ({"policy": "strict"}, "cpu", None, 1000),
         ({"policy": "strict"}, "cuda", 1000, 1000),
         (None, "cuda", None, 1000),
@@ -206,12 +206,12 @@ def test_between_steps_only_with_one_warning(
     told = [r.getMessage() for r in caplog.records if "preempts between steps only" in r.msg]
     assert len(told) == 1 and told[0].endswith(f"with {reason}.")
     data = carried(config)
-    assert data is not None and data["checkpoints"] == "none"
+    assert data is not None and data["yield_points"] == "none"
     assert config.parallel_config.worker_extension_cls == ""
 
 
 def test_without_a_reason_steps_can_be_suspended(tiny_model: Path) -> None:
     config = configure(tiny_model)
     data = carried(config)
-    assert data is not None and data["checkpoints"] == "expert"
+    assert data is not None and data["yield_points"] == "expert"
     assert config.parallel_config.worker_extension_cls

@@ -32,16 +32,16 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     policy = resolve(config)
     if config.tenants is not None:
         Roster.load(config.tenants, config)  # again where requests come in; here it ends the start
-    if config.checkpoints != "none" and getattr(policy, "suspendable", True):
+    if config.yield_points != "none" and getattr(policy, "suspendable", True):
         if reasons := support.fallbacks(vllm_config):
             logger.warning(
                 "Priority policy %s preempts between steps only; no step can be suspended with %s.",
                 config.policy,
                 ", ".join(reasons),
             )
-            config = replace(config, checkpoints="none")
+            config = replace(config, yield_points="none")
     else:
-        config = replace(config, checkpoints="none")
+        config = replace(config, yield_points="none")
     if processors := support.logits_processors(vllm_config):
         logger.warning(
             "Logits processors %s: a request that is held back leaves the batch and is added to "
@@ -53,7 +53,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     scheduler.scheduler_cls = PriorityScheduler
     # Queues in order of priority; the classes stand above it.
     scheduler.policy = "priority"
-    if config.checkpoints != "none":
+    if config.yield_points != "none":
         parallel.worker_extension_cls = "vllm_qllm.execution.worker.SuspendableWorker"
         parallel.distributed_executor_backend = {
             "mp": executor.SuspendableMultiprocExecutor,
@@ -65,11 +65,11 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     location.prepare(config, inherit=is_one_of_several)
     vllm_config.additional_config = {**vllm_config.additional_config, CARRIER: config.to_dict()}
     logger.info(
-        "Priority policy %s, classes %s, checkpoints: %s.",
+        "Priority policy %s, classes %s, yield points: %s.",
         config.policy,
         ", ".join(
             f"{c.name} (<= {c.max_priority})" if c.max_priority is not None else c.name
             for c in config.classes
         ),
-        config.checkpoints,
+        config.yield_points,
     )

@@ -173,7 +173,7 @@ def in_step() -> Iterator[Finding]:
 
 
 def expert_kernel() -> Iterator[Finding]:
-    """Which kernel computes experts between two checkpoints."""
+    """Which kernel computes experts between two yield points."""
     from vllm.platforms import current_platform
 
     from vllm_qllm.kernels.moe import cpu_library

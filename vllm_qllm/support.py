@@ -56,7 +56,7 @@ def fallbacks(vllm_config: Any) -> list[str]:
     elif current_platform.is_rocm():  # which calls its devices "cuda", too
         reasons.append("ROCm")
     elif device == "cuda" and parallel.world_size > 1:
-        # Nobody has seen several ranks of GPUs stop at one checkpoint: see docs/gpu.md.
+        # Nobody has seen several ranks of GPUs stop at one yield point: see docs/gpu.md.
         reasons.append("several GPUs")
     if hasattr(vllm_config.model_config.hf_config, "index_topk"):
         # One buffer for all steps, between the indexer and the attention that reads it.

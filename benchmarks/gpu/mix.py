@@ -35,9 +35,9 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "priority-2048": {"scheduling_policy": "priority", "max_num_batched_tokens": 2048},
     "priority-512": {"scheduling_policy": "priority", "max_num_batched_tokens": 512},
     "step": {"priority_config": {"policy": "step", **POLICY}},
-    "layer": {"priority_config": {"policy": "strict", "checkpoints": "layer", **POLICY}},
+    "layer": {"priority_config": {"policy": "strict", "yield_points": "layer", **POLICY}},
     "layer-1": {
-        "priority_config": {"policy": "strict", "checkpoints": "layer", "run_ahead": 1, **POLICY}
+        "priority_config": {"policy": "strict", "yield_points": "layer", "run_ahead": 1, **POLICY}
     },
     "expert": {"priority_config": {"policy": "strict", **POLICY}},
     "expert-1": {"priority_config": {"policy": "strict", "run_ahead": 1, **POLICY}},

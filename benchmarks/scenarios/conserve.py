@@ -13,7 +13,7 @@ from benchmarks.scenarios.scenario import Scenario, Variant
 
 SCENARIO = Scenario(
     name="conserve",
-    question="What do scheduling, layer checkpoints and expert checkpoints each add under bursts?",
+    question="What do scheduling, and yield points by layer and by expert, each add under bursts?",
     variants=(
         Variant(
             (

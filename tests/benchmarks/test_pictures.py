@@ -196,7 +196,7 @@ def document(tmp_path: Path) -> dict[str, object]:
     log.step_started(slow, 0, 100.1)
     log.request_started(1, a, slow, 0.1, 100.1)
     b = log.request_arrived(0, "f", 64, 1, 100.5)
-    slow.checkpoint = 9
+    slow.yield_point = 9
     log.step_suspended(slow, 0, Place(3, EXPERTS), 0, 100.51)
     log.step_started(fast, 1, 100.52)
     log.request_started(0, b, fast, 0.02, 100.52)

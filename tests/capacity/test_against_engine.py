@@ -105,7 +105,7 @@ def test_the_plugin_s_steps(
             {"name": "be", "max_wait_ms": 7500, "slice_ms": 900 if blocks == 12 else 2500},
         ],
     }
-    priority = PriorityConfig.from_dict({"policy": "step", "checkpoints": "none", **config})
+    priority = PriorityConfig.from_dict({"policy": "step", "yield_points": "none", **config})
     server = Server("classes", priority, token_budget=64, slots=4, kv_blocks=blocks, block_size=16)
     preempted = 0
     for seed in range(12):
@@ -115,7 +115,7 @@ def test_the_plugin_s_steps(
             clock,
             blocks=blocks,
             policy="step",
-            checkpoints="none",
+            yield_points="none",
             **config,
         )
         bare.clock.now = STARTED
@@ -130,14 +130,14 @@ def test_steps_of_three_classes_on_few_blocks(
 ) -> None:
     """The class between takes from the last one, and leaves the reserve to the first."""
     config = {"reserved_kv": 0.2, "ride_slowdown": 1.0, "classes": THREE_CLASSES}
-    priority = PriorityConfig.from_dict({"policy": "step", "checkpoints": "none", **config})
+    priority = PriorityConfig.from_dict({"policy": "step", "yield_points": "none", **config})
     server = Server("classes", priority, token_budget=64, slots=4, kv_blocks=20, block_size=16)
     taken = 0
     for seed in range(12):
         draw = random.Random(seed)
         arrivals = [(at, draw.choice([0, 1, 1, 2, 2]), *more) for at, _, *more in load(seed, 0.5)]
         bare = BareScheduler(
-            without_prefix_cache, clock, blocks=20, policy="step", checkpoints="none", **config
+            without_prefix_cache, clock, blocks=20, policy="step", yield_points="none", **config
         )
         bare.clock.now = STARTED
         assert simulated(server, arrivals) == real(bare, arrivals), seed
@@ -211,9 +211,9 @@ def test_stock_steps(
 
 def test_a_difference_would_be_noticed(make: Make) -> None:  # noqa: F811
     """The comparison above can fail: other slots, other steps."""
-    priority = PriorityConfig.from_dict({"policy": "step", "checkpoints": "none"})
+    priority = PriorityConfig.from_dict({"policy": "step", "yield_points": "none"})
     server = Server("classes", priority, token_budget=64, slots=3, kv_blocks=64, block_size=16)
     arrivals = [(0.25 + i / 1000, BE, 10, 5) for i in range(4)]
-    bare = make(policy="step", checkpoints="none")
+    bare = make(policy="step", yield_points="none")
     bare.clock.now = STARTED
     assert simulated(server, arrivals) != real(bare, arrivals)

@@ -12,7 +12,7 @@ from vllm_qllm.capacity.cost import Cost
 from vllm_qllm.capacity.workload import Arrival, Clients
 
 PATIENT = {
-    "checkpoints": "layer",
+    "yield_points": "layer",
     "classes": [
         {"name": "chat", "max_priority": 0},
         {"name": "batch", "max_wait_ms": 3_600_000},
@@ -29,7 +29,7 @@ PATIENT = {
     moment=st.floats(0, 8),
     prompt=st.integers(1, 256),
 )
-def test_urgent_work_waits_for_a_checkpoint_at_most(
+def test_urgent_work_waits_for_a_yield_point_at_most(
     back: list[Arrival], moment: float, prompt: int
 ) -> None:
     load = sorted([*back, (moment, LS, prompt, 5)])

@@ -27,7 +27,7 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         ("policy", {"policy": v}, v, "strict")
         for v in ("", "fast", "a:", ":B", "a b:C", 3, None, [], True)
     ),
-    *(("checkpoints", {"checkpoints": v}, v, "layer") for v in ("tile", "", None, 1, ["layer"])),
+    *(("yield_points", {"yield_points": v}, v, "layer") for v in ("tile", "", None, 1, ["layer"])),
     *(
         ("run_ahead", {"run_ahead": v}, v, "1000")
         for v in ("2", None, True, 1.0, NAN, 0, -1, 1001)

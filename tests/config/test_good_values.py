@@ -59,7 +59,7 @@ configs = st.fixed_dictionaries(
     optional={
         "policy": st.sampled_from(["step", "strict", "my.module:Policy", "_m:_P2"]),
         "classes": class_lists(),
-        "checkpoints": st.sampled_from(["expert", "layer", "none"]),
+        "yield_points": st.sampled_from(["expert", "layer", "none"]),
         "run_ahead": st.integers(1, 1000),
         "reserved_kv": st.floats(0, 0.5),
         "ride_slowdown": st.floats(1, 100) | st.integers(1, 100),

@@ -174,11 +174,11 @@ class BareScheduler:
         return dict(output.num_scheduled_tokens)
 
     def suspend(self, ran: float = 0.05) -> None:
-        """The step in flight stops at a checkpoint."""
+        """The step in flight stops at a yield point."""
         step = self.step_in_flight
         assert step.suspendable, f"{step} cannot be suspended"
         self.clock.now += ran
-        step.suspend(self.clock.now, checkpoint=1)
+        step.suspend(self.clock.now, yield_point=1)
         self.scheduler.load.ended(self.clock.now)
 
     def resume(self) -> None:

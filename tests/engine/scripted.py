@@ -26,7 +26,7 @@ LS, BE = 0, 1
 
 
 class StopEverywhere(StrictPolicy):
-    """Strict, but every suspendable step stops at every checkpoint.
+    """Strict, but every suspendable step stops at every yield point.
 
     ``ride`` makes urgent decodes take others along without asking what that costs.
     """
@@ -45,9 +45,9 @@ class StopEverywhere(StrictPolicy):
         return Run(plan.level, riders, plan.suspendable, 0.0)
 
 
-def stop_everywhere(checkpoints: str = "layer") -> dict[str, Any]:
-    """A priority configuration whose steps stop at each of these checkpoints."""
-    return {"policy": "tests.engine.scripted:StopEverywhere", "checkpoints": checkpoints}
+def stop_everywhere(yield_points: str = "layer") -> dict[str, Any]:
+    """A priority configuration whose steps stop at each of these yield points."""
+    return {"policy": "tests.engine.scripted:StopEverywhere", "yield_points": yield_points}
 
 
 @dataclass
@@ -77,7 +77,7 @@ class ScriptedEngine:
     Attributes:
         core: the vLLM EngineCore.
         results: by request id.
-        on_suspended: called at each checkpoint at which a step is suspended.
+        on_suspended: called at each yield point at which a step is suspended.
         need: what a call of an operator's waits for then, which is carried out after :meth:`step`.
     """
 

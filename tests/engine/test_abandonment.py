@@ -40,13 +40,13 @@ def give_up_at(engine: ScriptedEngine, stop: int, *, after: int = 0) -> None:
 
 
 @pytest.mark.covers("Out of KV blocks", "eager", suspended=True)
-@pytest.mark.parametrize("checkpoints", ["layer", "expert"])
+@pytest.mark.parametrize("yield_points", ["layer", "expert"])
 @pytest.mark.parametrize("executor", ["uni", "mp"])
-def test_wherever_it_stands(engine_for: EngineFor, checkpoints: str, executor: str) -> None:
+def test_wherever_it_stands(engine_for: EngineFor, yield_points: str, executor: str) -> None:
     engine = engine_for(
-        distributed_executor_backend=executor, priority_config=stop_everywhere(checkpoints), **FEW
+        distributed_executor_backend=executor, priority_config=stop_everywhere(yield_points), **FEW
     )
-    for stop in range(1, engine.core.priority_controller.checkpoints + 1):
+    for stop in range(1, engine.core.priority_controller.yield_points + 1):
         give_up_at(engine, stop)
     give_up_at(engine, 2, after=2)
 

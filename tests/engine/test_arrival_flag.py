@@ -17,7 +17,7 @@ AGED_AT_ONCE = [
 
 
 def inside_the_forward(engine: ScriptedEngine, action: Callable[[int], None]) -> None:
-    """Call ``action`` with the checkpoint's number before each checkpoint looks at the flag."""
+    """Call ``action`` with the yield point's number before each yield point looks at the flag."""
     session = engine.core.model_executor.driver_worker.worker._priority_session
     decide = session._agreement.decide
 
@@ -29,13 +29,13 @@ def inside_the_forward(engine: ScriptedEngine, action: Callable[[int], None]) ->
 
 
 def suspensions(engine: ScriptedEngine, urgent_tokens: int) -> list[int]:
-    """Checkpoints at which the best-effort step stops; the first stop adds an urgent request."""
+    """Yield points at which the best-effort step stops; the first stop adds an urgent request."""
     seen: list[int] = []
 
     def on_suspended() -> None:
         step = engine.core.scheduler.suspended[-1]
-        if not seen or seen[-1] != step.checkpoint:
-            seen.append(step.checkpoint)
+        if not seen or seen[-1] != step.yield_point:
+            seen.append(step.yield_point)
         if len(engine.results) == 1:
             engine.add(prompt(2, 20), urgent_tokens, LS)
 
@@ -50,21 +50,21 @@ def test_one_arrival_suspends_a_step_once(engine_for: EngineFor) -> None:
     engine = engine_for(priority_config={"policy": "strict"})
     controller = engine.core.priority_controller
 
-    def arrive(checkpoint: int) -> None:
-        if checkpoint == 2 and len(engine.results) == 1:
+    def arrive(yield_point: int) -> None:
+        if yield_point == 2 and len(engine.results) == 1:
             controller._arrived(LS)
 
     inside_the_forward(engine, arrive)
     assert suspensions(engine, urgent_tokens=3) == [2]
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["one arrival", "an arrival a checkpoint"])
+@pytest.mark.parametrize("again", [False, True], ids=["one arrival", "an arrival a yield point"])
 def test_arrivals_do_not_cut_a_slice_short(engine_for: EngineFor, again: bool) -> None:
     engine = engine_for(priority_config={"policy": "strict", "classes": AGED_AT_ONCE})
     controller = engine.core.priority_controller
 
-    def arrive(checkpoint: int) -> None:
-        if engine.core.scheduler.in_flight[-1].level and (again or checkpoint == 1):
+    def arrive(yield_point: int) -> None:
+        if engine.core.scheduler.in_flight[-1].level and (again or yield_point == 1):
             controller._arrived(LS)
 
     inside_the_forward(engine, arrive)

@@ -138,7 +138,7 @@ class Engine(EngineCoreProc):
 
     @property
     def stops(self) -> bool:
-        """Whether the running step stops at its next checkpoint."""
+        """Whether the running step stops at its next yield point."""
         return self.controller._flag.names(self.bare.step_in_flight.number)
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Invariant 1 in compiled mode, which is vLLM's default: checkpoints are reached there too."""
+"""Invariant 1 in compiled mode, which is vLLM's default: yield points are reached there too."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def test_steps_suspend_inside_compiled_graphs(engine_for: EngineFor) -> None:
     seen: list[int] = []
 
     def arrive() -> None:
-        seen.append(engine.core.scheduler.suspended[-1].checkpoint)
+        seen.append(engine.core.scheduler.suspended[-1].yield_point)
         if len(seen) == 2:
             ids.append(engine.add(short, 6, LS))
 
     ids = [engine.add(long, 6, BE)]
     engine.on_suspended = arrive
     engine.run()
-    assert 2 in seen and engine.core.priority_controller.checkpoints == 4
+    assert 2 in seen and engine.core.priority_controller.yield_points == 4
     for request_id, reference in zip(ids, expected, strict=True):
         assert_same(engine.results[request_id], reference, request_id)
     engine.reset()

@@ -2,7 +2,7 @@
 """Every field of SamplingParams, through everything that may happen to its request.
 
 The request's first step is given up for the KV blocks of an urgent one, which takes them; it is
-computed again, is suspended at every checkpoint, rides in steps of the other class and so changes
+computed again, is suspended at every yield point, rides in steps of the other class and so changes
 lanes, loses its blocks once more, and a step in which it decodes is given up, after which it goes
 on with the blocks that it has. All requests have the same field.
 """
@@ -231,7 +231,7 @@ def test_through_everything(
         logits_processors=[f"tests.engine.processors:{c}" for c in ("CountsSteps", "CountsCalls")],
         priority_config={
             "policy": "tests.engine.scripted:StopEverywhere",
-            "checkpoints": "layer",
+            "yield_points": "layer",
             "max_preemptions": 9,
         },
     )

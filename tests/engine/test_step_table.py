@@ -612,7 +612,7 @@ def test_view_leaves_out_the_suspended_step(make: Make) -> None:
     assert (urgent.waiting, urgent.prefilling, urgent.decoding) == (1, 0, 0)
     assert (rest.waiting, rest.prefilling, rest.decoding) == (1, 0, 0)
     (suspended,) = view.suspended
-    assert (suspended.level, suspended.checkpoint) == (1, 1)
+    assert (suspended.level, suspended.yield_point) == (1, 1)
     assert suspended.starved == pytest.approx(0.5)
     assert suspended.ran == pytest.approx(0.05)
     assert view.ready == (urgent,)

@@ -45,7 +45,7 @@ requests = st.tuples(
     arrivals=st.lists(st.tuples(st.integers(0, 40), requests), min_size=2, max_size=7),
     ride=st.integers(0, 2),
 )
-def test_random_arrivals_at_random_checkpoints(
+def test_random_arrivals_at_random_yield_points(
     strict_engine: ScriptedEngine,
     monkeypatch: pytest.MonkeyPatch,
     arrivals: list[tuple[int, tuple[int, int, int, int, int]]],

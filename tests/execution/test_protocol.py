@@ -38,7 +38,7 @@ def test_nested_steps_give_the_same_tokens(engine_for: EngineFor, executor: str)
 
     engine.on_suspended = arrive
     engine.run()
-    assert stops >= 12, "every layer of every best-effort step is a checkpoint"
+    assert stops >= 12, "every layer of every best-effort step is a yield point"
     assert len(ids) > 3
     for number, request_id in enumerate(ids):
         assert_same(engine.results[request_id], expected[min(number, 2)], f"request {number}")

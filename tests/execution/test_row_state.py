@@ -97,9 +97,9 @@ def row_after(engine: ScriptedEngine, lora: LoRARequest, away_at: int | None) ->
     return {**found, "tokens": result.tokens}
 
 
-@pytest.mark.parametrize("checkpoints", ["layer", "none"])
+@pytest.mark.parametrize("yield_points", ["layer", "none"])
 def test_a_row_that_comes_back_is_the_same(
-    engine_for: EngineFor, tmp_path_factory: pytest.TempPathFactory, checkpoints: str
+    engine_for: EngineFor, tmp_path_factory: pytest.TempPathFactory, yield_points: str
 ) -> None:
     folder = tmp_path_factory.mktemp("lora")
     model = make("tiny-llama", folder / "base")
@@ -111,7 +111,7 @@ def test_a_row_that_comes_back_is_the_same(
         max_lora_rank=8,
         reasoning_config={"reasoning_start_str": START, "reasoning_end_str": END},
         logits_processors=[f"tests.engine.processors:{c}" for c in ("CountsSteps", "CountsCalls")],
-        priority_config={"policy": "strict", "checkpoints": checkpoints},
+        priority_config={"policy": "strict", "yield_points": yield_points},
     )
     expected = row_after(engine, lora, None)
     for away_at in range(1, 5):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With several ranks, all of them stop at the same checkpoint, however late one of them is."""
+"""With several ranks, all of them stop at the same yield point, however late one of them is."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_ranks_agree_whichever_comes_first() -> None:
 
 
 def _delay_at_random(worker: object) -> None:
-    """Runs in each worker: rank 1 is late at some checkpoints, early at others."""
+    """Runs in each worker: rank 1 is late at some yield points, early at others."""
     import random
     import time
 

@@ -82,12 +82,12 @@ def random_specs(
     ]
 
 
-@pytest.mark.parametrize("checkpoints", ["layer", "expert"])
+@pytest.mark.parametrize("yield_points", ["layer", "expert"])
 @pytest.mark.parametrize("mode", MODES)
 def test_same_bits_however_often_it_stops(
-    engine_for: EngineFor, mode: str, checkpoints: str
+    engine_for: EngineFor, mode: str, yield_points: str
 ) -> None:
-    config = stop_everywhere(checkpoints)
+    config = stop_everywhere(yield_points)
     engine = engine_for(priority_config=config, **COMMON, **MODES[mode])
     draw = random.Random(7)
     for _ in range(6):

@@ -119,7 +119,7 @@ def test_what_the_host_lost_is_computed_again(
 
 
 def test_no_more_is_parked_than_asked_for(engine_for: EngineFor) -> None:
-    engine = spilling(engine_for, 40, {"park_fraction": 0.2, "checkpoints": "none"})
+    engine = spilling(engine_for, 40, {"park_fraction": 0.2, "yield_points": "none"})
     specs = [(prompt(i, 120), 12, BE) for i in range(4)]
     expected = [engine.alone(tokens, out) for tokens, out, _ in specs]
     before = counters(engine)

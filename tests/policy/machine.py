@@ -19,7 +19,7 @@ class Load:
 
     Attributes:
         step: seconds that each of its steps takes.
-        spacing: seconds between two checkpoints of it; None: it cannot be suspended.
+        spacing: seconds between two yield points of it; None: it cannot be suspended.
         riding: the share of a more urgent class's step that is service of its decodes.
         kinds: whether it has prompts, and whether it has decodes.
         begins: when it has work for the first time.
@@ -99,10 +99,10 @@ def run(
             stops = [] if plan.budget is None else [plan.budget]
             if arrive is not None and not plan.protected:
                 stops.append(arrive - now % arrive)
-            # It stops at the first checkpoint after that, and passes one in any case.
+            # It stops at the first yield point after that, and passes one in any case.
             if stops:
-                checkpoint = math.floor((step.ran + min(stops)) / load.spacing + 1e-9) + 1
-                lasts = min(left, checkpoint * load.spacing - step.ran)
+                yield_point = math.floor((step.ran + min(stops)) / load.spacing + 1e-9) + 1
+                lasts = min(left, yield_point * load.spacing - step.ran)
         parts.append(Part(step.level, now, now + lasts))
         now += lasts
         service.ended(now)

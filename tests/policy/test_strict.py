@@ -40,7 +40,7 @@ def view(
     classes = tuple(
         ClassView(level, *counts, owed=owed[level]) for level, counts in enumerate(work)
     )
-    steps = tuple(SuspendedView(*one, ran=0.2, checkpoint=3) for one in suspended)
+    steps = tuple(SuspendedView(*one, ran=0.2, yield_point=3) for one in suspended)
     return EngineView(classes, steps, ride)
 
 

@@ -72,9 +72,9 @@ def test_a_suspended_step_and_what_nested_in_it(engine_for: EngineFor) -> None:
     ]
     assert [s["decode_rows"] for s in steps] == [0, 0, 1, 1]
     outer = steps[0]["step"]
-    # Every checkpoint: each layer once, in order.
+    # Every yield point: each layer once, in order.
     suspended = events(found, "step_suspended", step=outer)
-    places = [(s["checkpoint"], s["layer"], s["where"]) for s in suspended]
+    places = [(s["yield_point"], s["layer"], s["where"]) for s in suspended]
     assert places == [(n + 1, n, "before attention") for n in range(LAYERS)]
     assert {s["by"] for s in suspended} == {"budget"}, "the script's steps have no time at all"
     # The script counts looks for new requests: one a suspension, and one after each nested step.
@@ -140,13 +140,13 @@ def _inside(inner: Event, outer: Event) -> bool:
     return bool(begin <= inner["ts"] + 0.001 and inner["ts"] + inner["dur"] <= end + 0.001)
 
 
-def test_checkpoints_among_experts_are_named(engine_for: EngineFor) -> None:
-    engine = engine_with(engine_for, checkpoints="expert")
+def test_yield_points_among_experts_are_named(engine_for: EngineFor) -> None:
+    engine = engine_with(engine_for, yield_points="expert")
     began = time.monotonic()
     engine.add(prompt(1, 250), 1, BE)
     engine.run()
     suspended = events(recorded(began), "step_suspended")
-    assert [s["checkpoint"] for s in suspended] == list(range(1, len(suspended) + 1))
+    assert [s["yield_point"] for s in suspended] == list(range(1, len(suspended) + 1))
     for layer in range(LAYERS):
         own = [s["where"] for s in suspended if s["layer"] == layer]
         assert own[:3] == ["before attention", "after attention", "experts"]

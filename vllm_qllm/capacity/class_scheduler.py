@@ -32,7 +32,7 @@ class ClassScheduler(Scheduler):
         config = server.priority
         self.config = config
         self.policy = resolve(config)
-        self.suspendable = config.checkpoints != "none"
+        self.suspendable = config.yield_points != "none"
         self.decode_cost = DecodeCost()
         self.queues = [ClassQueue() for _ in config.classes]
         self.service = Service(config.classes)

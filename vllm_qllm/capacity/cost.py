@@ -21,9 +21,9 @@ UNITS = {
     "pair_s": "seconds per query-key pair of a prefill",
     "overhead_s": "seconds a request spends outside of the engine: HTTP, tokenizer, client",
     "noise": "standard deviation of the logarithm of a step's seconds",
-    "layers": "checkpoints of a step with checkpoints: layer",
-    "stretch_s": "seconds between checkpoints with checkpoints: expert, if layers take longer",
-    "suspend_s": "seconds from a checkpoint to the begin of the nested step",
+    "layers": "yield points of a step with yield_points: layer",
+    "stretch_s": "seconds between yield points with yield_points: expert, if layers take longer",
+    "suspend_s": "seconds from a yield point to the begin of the nested step",
     "resume_s": "seconds that a resumed step loses",
     "nested_s": "seconds that a step on top of a suspended one takes longer",
     "kv_blocks": "KV blocks that requests can use",
@@ -103,12 +103,12 @@ class Cost:
             seconds.append(line if tokens >= sizes[0] else min(line, y0))
         return seconds
 
-    def spacing(self, checkpoints: str, seconds: float) -> float:
-        """Time between two checkpoints of a step that takes ``seconds``."""
-        if checkpoints == "none":
+    def spacing(self, yield_points: str, seconds: float) -> float:
+        """Time between two yield points of a step that takes ``seconds``."""
+        if yield_points == "none":
             return math.inf
         layer = seconds / self.layers
-        return min(layer, self.stretch_s) if checkpoints == "expert" else layer
+        return min(layer, self.stretch_s) if yield_points == "expert" else layer
 
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`load` reads."""

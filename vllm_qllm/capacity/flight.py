@@ -21,11 +21,11 @@ class Flight:
         seconds: what its first step takes.
         longer: by how much each later step takes longer, as its context grows.
         steps: how many like steps it stands for.
-        spacing: time between two checkpoints.
+        spacing: time between two yield points.
         ran: seconds of the step that were done before ``resumed``.
         suspended: when it was last suspended.
         protected: whether arrivals leave it alone.
-        stopping: whether its next event is a checkpoint at which it is suspended.
+        stopping: whether its next event is a yield point at which it is suspended.
     """
 
     batch: Batch
@@ -63,12 +63,12 @@ class Flight:
         return steps
 
     def stop_after(self, moment: float) -> float | None:
-        """The first checkpoint after ``moment``, or None when the step has ended before one."""
+        """The first yield point after ``moment``, or None when the step has ended before one."""
         elapsed = self.ran + moment - self.resumed
-        checkpoint = (math.floor(elapsed / self.spacing + 1e-9) + 1) * self.spacing
-        if checkpoint >= self.seconds * (1 - 1e-9):
+        yield_point = (math.floor(elapsed / self.spacing + 1e-9) + 1) * self.spacing
+        if yield_point >= self.seconds * (1 - 1e-9):
             return None
-        return self.resumed + checkpoint - self.ran
+        return self.resumed + yield_point - self.ran
 
     def view(self, level: int, now: float) -> SuspendedView:
         """What the policy sees of it while it is suspended."""

@@ -74,7 +74,7 @@ class Probe:
         Args:
             prompts: prefill lengths in tokens, none above the server's token budget.
             rows: numbers of requests that decode together.
-            layers: of the model, whose steps have a checkpoint each.
+            layers: of the model, whose steps have a yield point each.
 
         Raises:
             CapacityError: the server does not answer, or refuses a request.
@@ -164,7 +164,7 @@ class Probe:
         wait = statistics.median(a.wait for a in urgent) - statistics.median(a.wait for a in alone)
         nested = statistics.median(u.tokens[-1] - u.sent for u in urgent) - cost.overhead_s
         lost = statistics.median(d.wait for d in disturbed) - length - nested
-        # On average half the time between two checkpoints is waited for before a suspension.
+        # On average half the time between two yield points is waited for before a suspension.
         suspend = max(0.0, wait - cost.stretch_s / 2)
         self._say("suspension", [suspend])
         return {

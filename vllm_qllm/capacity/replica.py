@@ -183,8 +183,8 @@ class Replica:
 
     def _space(self, flight: Flight) -> None:
         if flight.batch.suspendable:
-            checkpoints = self.server.priority.checkpoints
-            flight.spacing = self.cost.spacing(checkpoints, flight.seconds)
+            yield_points = self.server.priority.yield_points
+            flight.spacing = self.cost.spacing(yield_points, flight.seconds)
 
     def _run(self, flight: Flight, budget: float | None) -> None:
         self._flight = flight
@@ -194,7 +194,7 @@ class Replica:
             self._stop(flight, flight.resumed + budget)
 
     def _stop(self, flight: Flight, moment: float) -> None:
-        """Let the flight be suspended at its first checkpoint after ``moment``."""
+        """Let the flight be suspended at its first yield point after ``moment``."""
         if flight.stopping and self.next_event <= moment:
             return
         at = flight.stop_after(moment)
@@ -312,7 +312,10 @@ class Replica:
             ]
         )
         suspended = tuple(
-            [SuspendedView(s.level, s.starved + later, s.ran, s.checkpoint) for s in view.suspended]
+            [
+                SuspendedView(s.level, s.starved + later, s.ran, s.yield_point)
+                for s in view.suspended
+            ]
         )
         aged = EngineView(classes, suspended, view.ride_limit)
         return scheduler.decide(aged) == plan

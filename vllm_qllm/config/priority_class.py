@@ -39,7 +39,7 @@ class PriorityClass:
         max_wait_ms: how long work of this class may be held back by more urgent work before it
             is given ``slice_ms`` of the machine (the bound on every suspension). Milliseconds.
         slice_ms: how long it then runs, over as many steps as that takes, before it may be
-            suspended again. Milliseconds; at least one checkpoint is always passed. The shares
+            suspended again. Milliseconds; at least one yield point is always passed. The shares
             ``slice_ms / (max_wait_ms + slice_ms)`` of all classes but the first add up to less
             than 1.
         slo_ttft_ms: objective for the time to first token, which the status page compares with

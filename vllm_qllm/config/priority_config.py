@@ -34,7 +34,7 @@ from vllm_qllm.config.service_tiers import priority_of_tier, tier_priorities
 from vllm_qllm.config.source import Source, read
 
 CARRIER = "priority"  # the field of vLLM's additional_config that carries a configuration
-CHECKPOINTS = ("expert", "layer", "none")
+YIELD_POINTS = ("expert", "layer", "none")
 ORDERS = ("arrival", "program")
 POLICY = re.compile(r"step|strict|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # 128 bytes each. What true stands for is about a minute of a busy GPU, and more of a CPU.
@@ -58,9 +58,9 @@ class PriorityConfig:
     Attributes:
         policy: ``step``, ``strict`` or ``module:Class`` of one's own.
         classes: most urgent first.
-        checkpoints: where a step can be suspended: among the experts of a layer, too (``expert``),
+        yield_points: where a step can be suspended: among the experts of a layer, too (``expert``),
             before every ``layer``, or ``none``.
-        run_ahead: checkpoints by which the host may be ahead of a GPU in a step that can be
+        run_ahead: yield points by which the host may be ahead of a GPU in a step that can be
             suspended; what lies between is what an urgent request may have to wait for. A layer
             has three with ``expert`` and one with ``layer``.
         reserved_kv: fraction of the KV blocks that only the most urgent class may use.
@@ -102,7 +102,7 @@ class PriorityConfig:
         default=DEFAULT_CLASSES,
         metadata={"allowed": f"1 to {MAX_CLASSES} classes, most urgent first"},
     )
-    checkpoints: str = ruled("expert", lambda v: v in CHECKPOINTS, ", ".join(CHECKPOINTS))
+    yield_points: str = ruled("expert", lambda v: v in YIELD_POINTS, ", ".join(YIELD_POINTS))
     run_ahead: int = ruled(2, lambda v: is_int(v) and 1 <= v <= 1000, "an integer from 1 to 1000")
     reserved_kv: float = ruled(
         0.02, lambda v: is_number(v) and 0 <= v <= 0.5, "a fraction from 0 to 0.5"

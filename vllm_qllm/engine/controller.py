@@ -39,7 +39,7 @@ class Controller:
         classes = len(scheduler.priority_config.classes)
         source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
         self._arrivals = Arrivals(source, classes, scheduler.level, self._arrived, self._called)
-        self.checkpoints = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
+        self.yield_points = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
             self._flag, classes, self.next_order, self.on_suspended
         )
 
@@ -93,11 +93,11 @@ class Controller:
         step = self._scheduler.in_flight[-1]
         assert step.number == suspended.number, (step, suspended)
         self._running = None
-        # Lowered, or the step would stop at every checkpoint after this one. An arrival that
+        # Lowered, or the step would stop at every yield point after this one. An arrival that
         # finds nothing running is not lost: _start looks at what is pending.
         self._flag.raise_for(0)
         now = time.monotonic()
-        step.suspend(now, suspended.checkpoint)
+        step.suspend(now, suspended.yield_point)
         self._scheduler.load.ended(now)
         by = next((r for r, n in enumerate(self._arrivals.pending[: step.level]) if n), None)
         self._scheduler.accounting.suspended(step, suspended.place, by, now)

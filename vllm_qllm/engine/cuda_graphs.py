@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which steps replay CUDA graphs: they pass no checkpoint, and are short."""
+"""Which steps replay CUDA graphs: they pass no yield point, and are short."""
 
 from __future__ import annotations
 

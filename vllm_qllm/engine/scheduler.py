@@ -96,7 +96,7 @@ class PriorityScheduler(Scheduler):
         self._held: list[Request] = []
         self._step_numbers = itertools.count(1)
         # A step takes the lane of its class; what cannot be suspended never needs a spare one.
-        self.in_step = self.priority_config.checkpoints != "none"
+        self.in_step = self.priority_config.yield_points != "none"
         self._captured_tokens = captured_tokens(self.vllm_config)
 
     # -- classes and views ---------------------------------------------------------------------

@@ -19,7 +19,7 @@ class Step:
         number: counts up from 1; the arrival flag names steps by it.
         level: its most urgent class.
         lane: which set of per-step buffers of the model runner it uses.
-        suspendable: whether it stops at checkpoints.
+        suspendable: whether it stops at yield points.
         budget: seconds it may run before it must suspend, None for no limit.
         protected: whether arrivals leave it alone until then.
         request_ids: the requests in it, with the tokens scheduled for each.
@@ -31,7 +31,7 @@ class Step:
         resumed_at: when it last began to run.
         suspended_at: when it was last suspended, None while it runs.
         ran: seconds it ran before ``resumed_at``.
-        checkpoint: the checkpoint it was last suspended at, 0 before.
+        yield_point: the yield point it was last suspended at, 0 before.
         abandoned: whether it is given up and has no results.
     """
 
@@ -50,20 +50,20 @@ class Step:
     resumed_at: float = 0.0
     suspended_at: float | None = None
     ran: float = 0.0
-    checkpoint: int = 0
+    yield_point: int = 0
     abandoned: bool = False
     pending_aborts: list[tuple[str, RequestStatus]] = field(default_factory=list)
 
     def view(self, now: float) -> SuspendedView:
         """What the policy sees of this step while it is suspended."""
         assert self.suspended_at is not None
-        return SuspendedView(self.level, now - self.suspended_at, self.ran, self.checkpoint)
+        return SuspendedView(self.level, now - self.suspended_at, self.ran, self.yield_point)
 
-    def suspend(self, now: float, checkpoint: int) -> None:
-        """Note that the step stopped at ``checkpoint``."""
+    def suspend(self, now: float, yield_point: int) -> None:
+        """Note that the step stopped at ``yield_point``."""
         self.ran += now - self.resumed_at
         self.suspended_at = now
-        self.checkpoint = checkpoint
+        self.yield_point = yield_point
 
     def resume(self, now: float) -> None:
         """Note that the step runs again."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a step so that it can be suspended: executors, workers, lanes, checkpoints."""
+"""Running a step so that it can be suspended: executors, workers, lanes, yield points."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All ranks of a step stop at the same checkpoint: rank 0 decides, the others read.
+"""All ranks of a step stop at the same yield point: rank 0 decides, the others read.
 
-Ranks run the same steps, so they meet the same checkpoints in the same order and can number them
-alone. Rank 0 writes its decision for checkpoint number n into a slot of shared memory; the others
-wait for it at their own n-th checkpoint. That costs no collective, and little waiting: the ranks
+Ranks run the same steps, so they meet the same yield points in the same order and can number them
+alone. Rank 0 writes its decision for yield point number n into a slot of shared memory; the others
+wait for it at their own n-th yield point. That costs no collective, and little waiting: the ranks
 meet in an all-reduce once a layer anyway.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing import shared_memory
 
 _CELL = struct.Struct("q")
-# A rank is never this many checkpoints ahead of another: they meet once a layer.
+# A rank is never this many yield points ahead of another: they meet once a layer.
 SLOTS = 256
 SIZE = SLOTS * _CELL.size
 
@@ -39,7 +39,7 @@ class Agreement:
         self._number = 0
 
     def decide(self, wanted: Callable[[], bool]) -> bool:
-        """Whether to suspend at this checkpoint; ``wanted`` is asked on rank 0 alone."""
+        """Whether to suspend at this yield point; ``wanted`` is asked on rank 0 alone."""
         if self._buffer is None:
             return wanted()
         self._number += 1

@@ -51,7 +51,7 @@ class SuspendableMultiprocExecutor(MultiprocExecutor):
     def priority_attach(
         self, flag: Flag, lanes: int, next_order: NextOrder, on_suspended: OnSuspended
     ) -> int:
-        """Make steps suspendable; returns the number of checkpoints in a forward pass."""
+        """Make steps suspendable; returns the number of yield points in a forward pass."""
         self._next_order, self._on_suspended, self._attached = next_order, on_suspended, True
         return int(self.collective_rpc("priority_attach", args=(flag.name, lanes))[0])
 
@@ -86,7 +86,7 @@ class SuspendableMultiprocExecutor(MultiprocExecutor):
 
 
 class SuspendableUniProcExecutor(UniProcExecutor):
-    """The worker in this process: a checkpoint calls the engine's nested loop directly."""
+    """The worker in this process: a yield point calls the engine's nested loop directly."""
 
     _next_order: NextOrder
     _attached = False
@@ -94,7 +94,7 @@ class SuspendableUniProcExecutor(UniProcExecutor):
     def priority_attach(
         self, flag: Flag, lanes: int, next_order: NextOrder, on_suspended: OnSuspended
     ) -> int:
-        """Make steps suspendable; returns the number of checkpoints in a forward pass."""
+        """Make steps suspendable; returns the number of yield points in a forward pass."""
         self._next_order, self._attached = next_order, True
         return int(self.collective_rpc("priority_attach", args=(flag.name, lanes, on_suspended))[0])
 

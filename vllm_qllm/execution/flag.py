@@ -47,7 +47,7 @@ def _remove(memory: shared_memory.SharedMemory, owner: int) -> None:
 
 
 class Flag:
-    """Written by the engine, read by workers at every checkpoint.
+    """Written by the engine, read by workers at every yield point.
 
     An aligned 8-byte store is atomic on every platform vLLM runs on, so no lock is needed.
 
@@ -80,7 +80,7 @@ class Flag:
         return Agreement(self._memory, _CELL.size, rank, size)
 
     def raise_for(self, number: int) -> None:
-        """Ask the step ``number`` to suspend at its next checkpoint."""
+        """Ask the step ``number`` to suspend at its next yield point."""
         _CELL.pack_into(self._buffer, 0, number)
 
     def names(self, number: int) -> bool:

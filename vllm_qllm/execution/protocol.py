@@ -26,7 +26,7 @@ class Order(NamedTuple):
         number: the number that the arrival flag names it by.
         lane: which set of per-step buffers to use.
         suspendable: whether to look at the flag and the deadline at all.
-        deadline: nanoseconds; suspend at the first checkpoint after it.
+        deadline: nanoseconds; suspend at the first yield point after it.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Order(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where in the model a checkpoint is.
+    """Where in the model a yield point is.
 
     Attributes:
         layer: number of the layer, as its name says; -1 when its name says none.
@@ -53,12 +53,12 @@ class Suspended:
 
     Attributes:
         number: of the step.
-        checkpoint: how many checkpoints the step has met, this one included.
+        yield_point: how many yield points the step has met, this one included.
         place: where in the model that is.
     """
 
     number: int
-    checkpoint: int
+    yield_point: int
     place: Place
 
 

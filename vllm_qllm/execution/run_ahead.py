@@ -2,7 +2,7 @@
 """How far the host may be ahead of the device in a step that can be suspended.
 
 On a GPU the host enqueues work long before it runs. Without a bound it would reach the last
-checkpoint while the device computes the first layer, and find nothing left to stop. With one, what
+yield point while the device computes the first layer, and find nothing left to stop. With one, what
 is enqueued when the flag is raised is what a nested step waits for.
 """
 

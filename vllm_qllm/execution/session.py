@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker's stack of steps, and the checkpoint that may suspend the one that runs."""
+"""A worker's stack of steps, and the yield point that may suspend the one that runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Session:
     """Runs steps on one model runner, one on top of another.
 
     The forward pass of a suspended step stays on the Python stack of this thread, inside
-    :meth:`checkpoint`, with all its activations; whatever runs meanwhile runs on top of it.
+    :meth:`yield_point`, with all its activations; whatever runs meanwhile runs on top of it.
 
     Args:
         flag: the arrival flag.
@@ -91,7 +91,7 @@ class Session:
             self._flag.names(order.number) or time.monotonic_ns() >= order.deadline
         )
 
-    def checkpoint(self, place: Place) -> None:
+    def yield_point(self, place: Place) -> None:
         """Suspend the running step if it is due.
 
         Args:
@@ -113,7 +113,7 @@ class Session:
         """
         order, passed = self._order, self._passed
         assert order is not None
-        # Nothing that runs meanwhile is this step: checkpoints of others are not its own.
+        # Nothing that runs meanwhile is this step: yield points of others are not its own.
         self._order = None
         self._suspended_lanes.add(order.lane)
         adapters = self._adapters.active

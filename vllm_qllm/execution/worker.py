@@ -13,7 +13,6 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.execution import rpc_loop
 from vllm_qllm.execution.adapters import Adapters
-from vllm_qllm.execution.checkpoints import install
 from vllm_qllm.execution.device_flag import DeviceFlag
 from vllm_qllm.execution.first_use import compile_ahead
 from vllm_qllm.execution.flag import Flag
@@ -22,6 +21,7 @@ from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.protocol import Order
 from vllm_qllm.execution.run_ahead import RunAhead
 from vllm_qllm.execution.session import Session, Suspend
+from vllm_qllm.execution.yield_points import install
 
 
 class SuspendableWorker:
@@ -40,7 +40,7 @@ class SuspendableWorker:
             suspend: how to reach an engine in this process; None to answer over the RPC queue.
 
         Returns:
-            The number of checkpoints in a forward pass.
+            The number of yield points in a forward pass.
         """
         flag = Flag(flag_name)
         group = get_tp_group()
@@ -63,8 +63,8 @@ class SuspendableWorker:
             interruption = functools.partial(Interruption, session, DeviceFlag(self.device))
         return install(
             context,
-            session.checkpoint,
-            experts=config.checkpoints == "expert",
+            session.yield_point,
+            experts=config.yield_points == "expert",
             interruption=interruption,
         )
 

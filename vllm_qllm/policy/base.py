@@ -48,13 +48,13 @@ class SuspendedView:
         level: its most urgent class; only a strictly smaller level may nest.
         starved: seconds since it last ran.
         ran: seconds it has run so far.
-        checkpoint: how many checkpoints it has passed.
+        yield_point: how many yield points it has passed.
     """
 
     level: int
     starved: float
     ran: float
-    checkpoint: int
+    yield_point: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def _determine_available_memory(original: Callable[..., Any]) -> Callable[..., A
 
         available = original(self)
         data = carried(self.vllm_config)
-        if data is None or data["checkpoints"] == "none" or "cuda" not in str(self.device):
+        if data is None or data["yield_points"] == "none" or "cuda" not in str(self.device):
             return available
         if self.cache_config.kv_cache_memory_bytes:
             return available  # said by the operator, and nothing was measured

@@ -18,7 +18,7 @@ def _select_forward(original: Callable[..., Any]) -> Callable[..., Any]:
         from vllm_qllm.config import carried
 
         data = carried(get_current_vllm_config())
-        if data is None or data["checkpoints"] != "expert" or not current_platform.is_cpu():
+        if data is None or data["yield_points"] != "expert" or not current_platform.is_cpu():
             return original(self)
         # On the CPU vLLM traces through the layer, where no Python is left to stop at but that
         # of ops. Experts of this package are one themselves.
@@ -41,7 +41,7 @@ def _backend_to_kernel_cls(original: Callable[..., Any]) -> Callable[..., Any]:
         found = original(backend)
         vllm_config = get_current_vllm_config_or_none()
         data = carried(vllm_config)
-        if data is None or data["checkpoints"] != "expert":
+        if data is None or data["yield_points"] != "expert":
             return found
         # vLLM takes the first that supports the layer.
         if backend.name == "CPU":
@@ -64,7 +64,7 @@ EXPERTS = (
         "MoERunner",
         "_select_forward",
         ("self",),
-        "checkpoints among the experts of a layer in compiled mode",
+        "yield points among the experts of a layer in compiled mode",
         _select_forward,
     ),
     Seam(

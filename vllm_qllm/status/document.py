@@ -21,7 +21,7 @@ FORMAT, VERSION = "vllm-qllm status", 1
 SERVING, DRAINING, STALLED, DEAD = "serving", "draining", "stalled", "engine dead"
 # Fields of the configuration that are shown as they are.
 LIMITS = (
-    "checkpoints",
+    "yield_points",
     "reserved_kv",
     "ride_slowdown",
     "max_preemptions",

@@ -22,7 +22,7 @@ class Value:
     Attributes:
         name: its key in JSON.
         unit: what the stored integer means: a ``number``; the level of a ``class``, or NO_CLASS for
-            the end of a time slice; an index into the places of checkpoints (``where``) or into
+            the end of a time slice; an index into the places of yield points (``where``) or into
             the outcomes of requests; or nanoseconds, which JSON shows as ``seconds``.
     """
 
@@ -75,7 +75,7 @@ STEP_SUSPENDED = _kind(
     "step_suspended",
     "step",
     "depth",
-    "checkpoint",
+    "yield_point",
     "layer",
     Value("where", "where"),
     Value("by", "class"),

@@ -75,7 +75,7 @@ class TimelineLog:
     ) -> None:
         """``step`` stopped at ``place`` for class ``by``, or None: its time slice ended."""
         taker = events.NO_CLASS if by is None else by
-        values = (depth, step.checkpoint, place.layer, _WHERE[place.where], taker)
+        values = (depth, step.yield_point, place.layer, _WHERE[place.where], taker)
         self._ring.append(_ns(now), events.STEP_SUSPENDED, step.level, step.number, values)
 
     def step_resumed(self, step: Step, depth: int, now: float) -> None:

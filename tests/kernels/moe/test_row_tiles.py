@@ -46,13 +46,13 @@ def test_same_bits(stock: Any, monkeypatch: pytest.MonkeyPatch, rows: int) -> No
     whole, tiled = torch.empty_like(hidden), torch.empty_like(hidden)
     stops: list[int] = []
 
-    def checkpoint() -> None:
+    def yield_point() -> None:
         stops.append(len(stops))
         # A nested step uses the same experts.
         stock(output=torch.empty_like(hidden), **inputs)
 
     stock(output=whole, **inputs)
-    in_tiles = row_tiles.in_row_tiles(stock.func, checkpoint)
+    in_tiles = row_tiles.in_row_tiles(stock.func, yield_point)
     in_tiles(output=tiled, **inputs, **stock.keywords)
     assert torch.equal(whole, tiled)
     assert whole.abs().max() > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many checkpoints a call of the experts meets: by sizes alone, few for few tokens."""
+"""How many yield points a call of the experts meets: by sizes alone, few for few tokens."""
 
 from __future__ import annotations
 

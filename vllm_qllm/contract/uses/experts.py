@@ -18,7 +18,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
         body(
             "_forward_impl",
-            "execution.checkpoints:_among_experts",
+            "execution.yield_points:_among_experts",
             "A step is suspended inside it: what it keeps on the layer is shared by all lanes.",
         ),
         attribute(
@@ -28,7 +28,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         ),
         attribute(
             "router shared_experts",
-            "execution.checkpoints:_setting_aside",
+            "execution.yield_points:_setting_aside",
             "Who keeps what belongs to a step.",
         ),
     ),
@@ -36,16 +36,16 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         f"{LAYER}.runner.shared_experts:SharedExperts",
         body(
             "forward output",
-            "execution.checkpoints:_setting_aside",
+            "execution.yield_points:_setting_aside",
             "Keeps its output on the layer between the two.",
         ),
-        attribute("_output", "execution.checkpoints:_setting_aside", "That output."),
+        attribute("_output", "execution.yield_points:_setting_aside", "That output."),
     ),
     *uses(
         f"{LAYER}.router.zero_expert_router:ZeroExpertRouter",
         attribute(
             "_zero_expert_output",
-            "execution.checkpoints:_setting_aside",
+            "execution.yield_points:_setting_aside",
             "Kept on the router from the choice of experts until they are computed.",
         ),
     ),
@@ -53,13 +53,13 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         f"{LAYER}.experts.lora_experts_mixin:LoRAExpertsMixin",
         attribute(
             "_lora_context",
-            "execution.checkpoints:_setting_aside",
+            "execution.yield_points:_setting_aside",
             "Holds the input of the step that computes the experts.",
         ),
     ),
     *uses(
         f"{LAYER}.experts.lora_context:MoELoRAContext",
-        attribute("original_hidden_states", "execution.checkpoints:_setting_aside", "That input."),
+        attribute("original_hidden_states", "execution.yield_points:_setting_aside", "That input."),
     ),
     *uses(
         f"{LAYER}.runner.moe_runner:",
@@ -73,7 +73,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         f"{LAYER}.modular_kernel:FusedMoEKernelModularImpl",
         body(
             "_fused_experts _allocate_buffers",
-            "execution.checkpoints:_among_experts",
+            "execution.yield_points:_among_experts",
             "Nested steps must not share its buffers; on the CPU each call has its own.",
         ),
     ),
@@ -81,7 +81,7 @@ DEPENDENCIES: tuple[Dependency, ...] = (
         f"{LAYER}.modular_kernel:FusedMoEKernel",
         attribute(
             "fused_experts",
-            "execution.checkpoints:_among_experts",
+            "execution.yield_points:_among_experts",
             "How the experts of a layer are found.",
         ),
     ),

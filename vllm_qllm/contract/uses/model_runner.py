@@ -205,31 +205,31 @@ ATTENTION = (
         "vllm.model_executor.layers.attention.attention:",
         body(
             "unified_attention_with_output",
-            "execution.checkpoints:install",
-            "Looks up layer.impl.forward at run time, in compiled mode too: the checkpoint.",
+            "execution.yield_points:install",
+            "Looks up layer.impl.forward at run time, in compiled mode too: the yield point.",
         ),
     ),
     *uses(
         "vllm.model_executor.layers.attention.attention:Attention",
-        attribute("impl", "execution.checkpoints:install", "Holds the method to wrap."),
+        attribute("impl", "execution.yield_points:install", "Holds the method to wrap."),
     ),
     *uses(
         "vllm.model_executor.layers.attention.mla_attention:",
         body(
             "unified_mla_attention_with_output",
-            "execution.checkpoints:install",
-            "Looks up layer.forward_impl at run time: the checkpoint.",
+            "execution.yield_points:install",
+            "Looks up layer.forward_impl at run time: the yield point.",
         ),
     ),
     *uses(
         "vllm.model_executor.layers.attention.mla_attention:MLAAttention",
-        signature("forward_impl", "execution.checkpoints:install", "The method to wrap."),
+        signature("forward_impl", "execution.yield_points:install", "The method to wrap."),
     ),
     *uses(
         "vllm.forward_context:",
         body(
             "set_forward_context override_forward_context",
-            "execution.session:Session.checkpoint",
+            "execution.session:Session.yield_point",
             "A nested step's context is put back when it ends.",
         ),
     ),

@@ -16,21 +16,21 @@ from vllm.utils.torch_utils import _encode_layer_name
 from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.kernels.moe import cpu, cpu_library, experts_op
 
-# Between two checkpoints, roughly. A checkpoint costs about ten microseconds.
+# Between two yield points, roughly. A yield point costs about ten microseconds.
 SPACING_SECONDS = 3e-3
-# What one core does, roughly, by kernel; it sets the number of checkpoints and nothing else.
+# What one core does, roughly, by kernel; it sets the number of yield points and nothing else.
 BYTES_PER_SECOND = 15e9
 FLOPS = {"amx": 1e12, "avx512": 2e11, "brgemm": 1e12}
 
 
-# Ranks agree on a checkpoint through a slot of its own, and are never this many apart.
+# Ranks agree on a yield point through a slot of its own, and are never this many apart.
 MAX_STRETCHES = SLOTS // 2
 
 
 def stretches(tokens: int, topk: int, w13: torch.Tensor, kernel: str) -> int:
     """Into how many stretches of work to divide a call.
 
-    Ranks must meet the same checkpoints, so this depends on nothing but sizes and the kernel,
+    Ranks must meet the same yield points, so this depends on nothing but sizes and the kernel,
     which is the same on all ranks of a machine: not on the routing, which may differ in a last
     bit, nor on the number of threads.
 
@@ -48,13 +48,13 @@ def stretches(tokens: int, topk: int, w13: torch.Tensor, kernel: str) -> int:
 
 
 class PreemptibleExperts(CPUUnquantizedExperts):
-    """bf16 experts with a checkpoint about every :data:`SPACING_SECONDS`.
+    """bf16 experts with a yield point about every :data:`SPACING_SECONDS`.
 
     All sizes of a step take the same kernel. Two steps share no scratch: all of it belongs to
     the :class:`~vllm_qllm.kernels.moe.cpu.Work` of one call.
 
     Attributes:
-        checkpoint: called before every stretch of work.
+        yield_point: called before every stretch of work.
     """
 
     reduction_alignment = 32
@@ -63,7 +63,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         super().__init__(moe_config, quant_config)
         experts_op.register()
         self._layer_name = ""
-        self.checkpoint: Callable[[], None] = lambda: None
+        self.yield_point: Callable[[], None] = lambda: None
 
     @staticmethod
     def is_supported_config(
@@ -130,7 +130,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         activation: str,
         apply_router_weight_on_input: bool,
     ) -> None:
-        """The same, now, stopping at checkpoints. A traced graph calls it when it runs."""
+        """The same, now, stopping at yield points. A traced graph calls it when it runs."""
         work = cpu.Work(
             output,
             hidden_states.contiguous(),
@@ -146,6 +146,6 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         kernel = cpu_library.load().kernel
         count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1, kernel)
         for number in range(1, count + 1):
-            self.checkpoint()
+            self.yield_point()
             work.run(max_items=work.items * number // count - work.position)
         assert work.position == work.items

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stock experts in tiles of rows, with a checkpoint before each.
+"""Stock experts in tiles of rows, with a yield point before each.
 
-Serves every kernel that has no checkpoints of its own. Each row of a batch is computed alone, and
+Serves every kernel that has no yield points of its own. Each row of a batch is computed alone, and
 tiles depend on the number of rows only, so that a suspension changes nothing.
 """
 
@@ -17,12 +17,14 @@ import torch
 ROWS = 1024
 
 
-def in_row_tiles(apply: Callable[..., None], checkpoint: Callable[[], None]) -> Callable[..., None]:
+def in_row_tiles(
+    apply: Callable[..., None], yield_point: Callable[[], None]
+) -> Callable[..., None]:
     """``FusedMoEExpertsModular.apply`` over at most :data:`ROWS` rows at a time.
 
     Args:
         apply: of an experts object whose inputs are not quantised.
-        checkpoint: called before each tile.
+        yield_point: called before each tile.
     """
 
     @functools.wraps(apply)
@@ -39,7 +41,7 @@ def in_row_tiles(apply: Callable[..., None], checkpoint: Callable[[], None]) -> 
         tiles = max(1, -(-count // ROWS))
         rows = -(-count // tiles)  # of equal size: a tile of few rows costs almost as much
         for first in range(0, max(count, 1), max(rows, 1)):
-            checkpoint()
+            yield_point()
             tile = slice(first, first + rows)
             apply(
                 output=output[tile],

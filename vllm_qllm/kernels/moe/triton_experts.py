@@ -45,10 +45,10 @@ class Interruption(Protocol):
 class ResumableTritonExperts(TritonExperts):
     """Long layers end at the next tile when the flag names their launch, and go on afterwards.
 
-    All others are left to vLLM's kernel, which is faster for few tokens; a checkpoint before them
+    All others are left to vLLM's kernel, which is faster for few tokens; a yield point before them
     is enough. Which kernel a step gets follows from its size, never from a suspension.
 
-    ``interruption`` is set by whoever installs checkpoints; None, and in CUDA graphs, no flag is
+    ``interruption`` is set by whoever installs yield points; None, and in CUDA graphs, no flag is
     looked at and nothing waits for the device.
     """
 

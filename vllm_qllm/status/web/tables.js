@@ -40,7 +40,7 @@ function showPolicy(status) {
   const places = { expert: "around attention and among experts", layer: "before attention", none: "nowhere: between steps only" };
   const facts = [
     ["policy", policy.name],
-    ["a step can be suspended", places[policy.checkpoints]],
+    ["a step can be suspended", places[policy.yield_points]],
     ["KV kept for the most urgent class", share(policy.reserved_kv)],
     ["slowdown by riders, at most", `${policy.ride_slowdown} times`],
     ["preemptions of a request, at most", String(policy.max_preemptions)],

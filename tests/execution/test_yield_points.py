@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from vllm_qllm.execution.checkpoints import install
 from vllm_qllm.execution.protocol import Place
+from vllm_qllm.execution.yield_points import install
 
 
 def layer_of_experts(**experts: Any) -> Any:
-    """As much of vLLM's layer as checkpoints look at, with something of a step everywhere."""
+    """As much of vLLM's layer as yield points look at, with something of a step everywhere."""
     fused = SimpleNamespace(apply=lambda: "done", **experts)
     method = SimpleNamespace(moe_kernel=SimpleNamespace(fused_experts=fused))
     return SimpleNamespace(
@@ -32,7 +32,7 @@ def contents(layer: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("by", ["a checkpoint", "a kernel that stopped"])
+@pytest.mark.parametrize("by", ["a yield point", "a kernel that stopped"])
 def test_a_nested_step_finds_the_layer_empty(by: str) -> None:
     context = SimpleNamespace(original_hidden_states="hidden")
     more: dict[str, Any] = {"_lora_context": context}
@@ -51,11 +51,11 @@ def test_a_nested_step_finds_the_layer_empty(by: str) -> None:
     attention = SimpleNamespace(impl=SimpleNamespace(forward=lambda: None))
     install(
         {"model.layers.0.attn": attention, "model.layers.0.mlp": layer},
-        nested if by == "a checkpoint" else lambda place: None,
+        nested if by == "a yield point" else lambda place: None,
         experts=True,
         interruption=lambda place: SimpleNamespace(suspend=nested),
     )
-    if by == "a checkpoint":
+    if by == "a yield point":
         assert experts.apply() == "done"
         assert not hasattr(experts, "interruption"), "vLLM's own kernel cannot be stopped"
     else:

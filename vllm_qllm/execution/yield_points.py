@@ -3,7 +3,7 @@
 
 Attention is reached through an opaque custom op, in compiled mode too, which looks up the
 layer's own method at run time. Replacing that one attribute of each layer's object puts a
-checkpoint into every model without knowing any of them, and into no model when no policy is on.
+yield point into every model without knowing any of them, and into no model when no policy is on.
 Experts are reached in the same way where their layer was made opaque (see ``seams``).
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 from vllm_qllm.execution.protocol import AFTER_ATTENTION, BEFORE_ATTENTION, EXPERTS, Place
 from vllm_qllm.kernels.moe.row_tiles import in_row_tiles
 
-Checkpoint = Callable[[], None]
-CheckpointAt = Callable[[Place], None]
+YieldPoint = Callable[[], None]
+YieldPointAt = Callable[[Place], None]
 
 
 def _place(name: str, where: str) -> Place:
@@ -27,24 +27,24 @@ def _place(name: str, where: str) -> Place:
     return Place(int(number[1]) if number else -1, where)
 
 
-def _at(checkpoint: CheckpointAt, name: str, where: str) -> Checkpoint:
-    return functools.partial(checkpoint, _place(name, where))
+def _at(yield_point: YieldPointAt, name: str, where: str) -> YieldPoint:
+    return functools.partial(yield_point, _place(name, where))
 
 
-def _before(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
+def _before(yield_point: YieldPoint, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        checkpoint()
+        yield_point()
         return function(*args, **kwargs)
 
     return checked
 
 
-def _after(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[..., Any]:
+def _after(yield_point: YieldPoint, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        checkpoint()
+        yield_point()
         return result
 
     return checked
@@ -52,22 +52,22 @@ def _after(checkpoint: Checkpoint, function: Callable[..., Any]) -> Callable[...
 
 def install(
     layers: dict[str, Any],
-    checkpoint: CheckpointAt,
+    yield_point: YieldPointAt,
     *,
     experts: bool = False,
     interruption: Callable[[Place], Any] | None = None,
 ) -> int:
-    """Put a checkpoint before the attention of each layer.
+    """Put a yield point before the attention of each layer.
 
     Args:
         layers: vLLM's ``static_forward_context``: layer objects by name.
-        checkpoint: called at each checkpoint, with its place.
+        yield_point: called at each yield point, with its place.
         experts: also after the attention of each layer, and among its experts.
         interruption: makes what stops a running kernel of the experts at a place; None where
             there is no such kernel.
 
     Returns:
-        The number of checkpoints that a forward pass of few tokens will meet.
+        The number of yield points that a forward pass of few tokens will meet.
 
     Raises:
         RuntimeError: no layer of the model has attention that is known here.
@@ -80,22 +80,22 @@ def install(
             owner, method = layer.impl, "forward"
         else:
             continue
-        forward = _before(_at(checkpoint, name, BEFORE_ATTENTION), getattr(owner, method))
+        forward = _before(_at(yield_point, name, BEFORE_ATTENTION), getattr(owner, method))
         if experts:
-            forward = _after(_at(checkpoint, name, AFTER_ATTENTION), forward)
+            forward = _after(_at(yield_point, name, AFTER_ATTENTION), forward)
         setattr(owner, method, forward)
         count += 2 if experts else 1
     if not count:
         raise RuntimeError("the model has no attention layer at which a step could be suspended")
     if experts:
         for name, layer in layers.items():
-            count += _among_experts(layer, _at(checkpoint, name, EXPERTS))
+            count += _among_experts(layer, _at(yield_point, name, EXPERTS))
             if interruption is not None:
                 _interrupt(layer, interruption(_place(name, EXPERTS)))
     return count
 
 
-def _setting_aside(layer: Any, suspend: Checkpoint) -> Checkpoint:
+def _setting_aside(layer: Any, suspend: YieldPoint) -> YieldPoint:
     """``suspend`` within the experts of a layer, with what the layer keeps on itself put aside.
 
     Between their computation and their use the output of shared experts, what a router gives to
@@ -137,18 +137,18 @@ def _interrupt(layer: Any, interruption: Any) -> None:
         experts.interruption = interruption
 
 
-def _among_experts(layer: Any, checkpoint: Checkpoint) -> int:
-    """Checkpoints that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
+def _among_experts(layer: Any, yield_point: YieldPoint) -> int:
+    """Yield points that few tokens meet in this layer: 1 if it is an MoE layer, else 0."""
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
     experts = _experts(layer)
     if experts is None:
         return 0
-    checkpoint = _setting_aside(layer, checkpoint)
-    if hasattr(experts, "checkpoint"):  # a kernel of this package
-        experts.checkpoint = checkpoint
+    yield_point = _setting_aside(layer, yield_point)
+    if hasattr(experts, "yield_point"):  # a kernel of this package
+        experts.yield_point = yield_point
     elif isinstance(experts, CPUUnquantizedExperts):
-        experts.apply = in_row_tiles(experts.apply, checkpoint)
+        experts.apply = in_row_tiles(experts.apply, yield_point)
     else:
-        experts.apply = _before(checkpoint, experts.apply)
+        experts.apply = _before(yield_point, experts.apply)
     return 1
