@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
+from vllm.v1.request import Request
 
 from tests.access.gates import config_with, visit
 from vllm_qllm.access.enforcement import RefusedError, enforce, visitor
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.visit import Visit
+from vllm_qllm.engine.programs import program_of
 
 CHAT, AGENT, BATCH = "chat", "agent", "batch"
 TENANTS = {
@@ -30,11 +32,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.inside, self.most, self.aborted = 0, 0, 0
+        self.params: list[SamplingParams] = []
         self.open = asyncio.Event()
 
     async def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, *, priority: int = 0
     ) -> AsyncGenerator[int, None]:
+        self.params.append(sampling_params)
         self.inside += sampling_params.n
         self.most = max(self.most, self.inside)
         try:
@@ -74,9 +78,9 @@ def served(who: Visit | None, ask: Callable[[Any], Any]) -> tuple[Any, Engine]:
     return asyncio.run(run())
 
 
-async def generate(engine: Any, n: int = 1, **fields: Any) -> int:
+async def generate(engine: Any, n: int = 1, extra: Any = None, **fields: Any) -> int:
     """The first output; nobody reads the others."""
-    outputs = engine.generate("hi", SamplingParams(n=n), "id", **fields)
+    outputs = engine.generate("hi", SamplingParams(n=n, extra_args=extra), "id", **fields)
     async for output in outputs:
         await outputs.aclose()
         return int(output)
@@ -170,3 +174,41 @@ def test_after_the_answer_nothing_more_is_served(gate: Gate) -> None:
     who.close()
     with pytest.raises(RefusedError, match="answered already"):
         served(who, generate)
+
+
+# What clients may send as vllm_xargs; with what comes to the engine for another tenant among them.
+NAMES: list[Any] = [
+    "p",
+    7,
+    ["all", "p"],
+    ["middle", "p"],
+    ["all", ["all", "p"]],
+    "['all', 'p']",
+    [],
+]
+
+
+def test_a_program_is_its_tenant_s_whatever_its_name(gate: Gate) -> None:
+    """Nobody can name what another tenant has named."""
+    found: dict[str, set[str]] = {}
+    for tenant in TENANTS:
+        for name in NAMES:
+            who = visit(gate, tenant)
+            given = {"program_id": name, "k": 1}
+            _, engine = served(who, lambda e, given=given: generate(e, 1, given, priority=5))
+            who.close()
+            (params,) = engine.params
+            assert given == {"program_id": name, "k": 1}, "what the handler has is as it was"
+            assert params.extra_args == {"program_id": params.extra_args["program_id"], "k": 1}
+            request = Request("id", [1], params, None)
+            found.setdefault(str(program_of(request, 0)), set()).add(tenant)
+    assert len(found) == len(TENANTS) * len(NAMES)
+
+
+def test_who_names_no_program_gets_none(gate: Gate) -> None:
+    for extra in (None, {}, {"k": 1}, {"program_id": None}):
+        who = visit(gate, "all")
+        _, engine = served(who, lambda e, extra=extra: generate(e, extra=extra))
+        who.close()
+        assert engine.params[0].extra_args == extra
+        assert program_of(Request("id", [1], engine.params[0], None), 0) is None

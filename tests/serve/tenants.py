@@ -74,6 +74,15 @@ class Tenants:
             headers["Authorization"] = f"Bearer {self.keys.get(tenant, tenant)}"
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
+    def kept_kv(self) -> float:
+        """Share of the KV blocks in use once requests have ended: those kept for next turns."""
+        assert self.server is not None
+        deadline = time.monotonic() + 20
+        while not (used := max(self.server.samples("vllm:kv_cache_usage_perc").values())):
+            assert time.monotonic() < deadline, "nothing is kept"
+            time.sleep(0.05)
+        return used
+
     def wait_for(self, prefix: str, expected: dict[str, float]) -> None:
         """Until ``/metrics`` says so of the samples that begin with ``prefix`` and are not 0."""
         assert self.server is not None

@@ -35,7 +35,8 @@ def tenants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     tenants = Tenants(directory / "tenants.json")
     tenants.write()
     # Not by --priority-config: it must not matter how a policy is named.
-    config = {"priority_policy": "strict", "priority_config": {"tenants": str(tenants.file)}}
+    priority = {"tenants": str(tenants.file), "program_ttl_ms": 600_000}
+    config = {"priority_policy": "strict", "priority_config": priority}
     # A short name: vLLM's sockets in it must not exceed 107 characters.
     with (
         tempfile.TemporaryDirectory(prefix="q") as temporary,
@@ -193,6 +194,23 @@ def test_beam_search_is_no_way_around(tenants: Tenants) -> None:
             answer = client.post("/v1/completions", json=body)
         assert (answer.status_code, answer.json()["service_tier"]) == (200, "flex")
     assert tenants.server.samples(f'qllm_requests_total{{class="{LS}"') == before
+
+
+def test_a_program_of_the_same_name_is_another_one(tenants: Tenants) -> None:
+    """One tenant's next turn does not take the place of what another one's has left."""
+    # The last one takes the place of the first, and of no other.
+    turns = [("jobs", "p", 1), ("lowered", "p", 2), ("modest", ["jobs", "p"], 3), ("jobs", "p", 3)]
+    one = None
+    for token, (tenant, name, kept) in enumerate(turns, 3):
+        said = {"priority": 9, "vllm_xargs": {"program_id": name}}
+        with tenants.http(tenant) as client:
+            body = {"model": MODEL, "prompt": [token] * 1600, "max_tokens": 1, **said}
+            client.post("/v1/completions", json=body).raise_for_status()
+        one = one or tenants.kept_kv()
+        deadline = time.monotonic() + 20
+        while (found := tenants.kept_kv()) != pytest.approx(kept * one, rel=0.01):
+            assert time.monotonic() < deadline, f"{tenant}: {found}, of one turn: {one}"
+            time.sleep(0.05)
 
 
 def test_anthropic_clients(tenants: Tenants) -> None:

@@ -2,7 +2,8 @@
 """The last check before the engine: only what was admitted gets in, with what was granted.
 
 Handlers ask before they do anything for a request. One that does not, because vLLM or a plugin
-has added it since, comes by here all the same: by ``generate`` or ``encode`` of the client.
+has added it since, comes by here all the same: by ``generate`` or ``encode`` of the client. Here,
+too, the program that a request names becomes one of its tenant: no way past leads to the engine.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from http import HTTPStatus
 from typing import Any
 
 from vllm.exceptions import GracefulHTTPError
+from vllm.sampling_params import SamplingParams
 
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.visit import Visit
+from vllm_qllm.program_id import owned
 
 # Whose request is being served; None is a request without a tenant. Not set: no request at all.
 visitor: ContextVar[Visit | None] = ContextVar("vllm_qllm.visitor", default=None)
@@ -58,11 +61,14 @@ class Enforcement:
         if visit is None:
             raise RefusedError(Refusal("no_key", "the engine serves requests of tenants only"))
         # Pooling has one result for each call.
-        weight = getattr(call.arguments.get("sampling_params"), "n", 1)
+        params = call.arguments.get("sampling_params")
+        weight = getattr(params, "n", 1)
         with visit.running(call.arguments.get("priority", 0), weight) as granted:
             if isinstance(granted, Refusal):
                 raise RefusedError(granted)
             call.arguments["priority"] = granted
+            if isinstance(params, SamplingParams):
+                call.arguments["sampling_params"] = owned(params, visit.name)
             # Closed with this one, so that a request that nobody reads is aborted at once.
             async with contextlib.aclosing(original(*call.args, **call.kwargs)) as outputs:
                 async for output in outputs:

@@ -17,16 +17,17 @@ from vllm.v1.core.kv_cache_utils import KVCacheBlock
 from vllm.v1.request import Request
 
 from vllm_qllm.policy import KeepsTurns, TurnView
+from vllm_qllm.program_id import program_id
 
 if TYPE_CHECKING:
     from vllm_qllm.engine.scheduler import PriorityScheduler
 
-# In ``vllm_xargs`` of a request, which vLLM hands on as the extra arguments of its sampling.
-PROGRAM_ID = "program_id"
 # Programs whose beginning is remembered, the latest to be seen.
 REMEMBERED = 100_000
 # How many seconds earlier than it came a turn may be placed. Without a bound a program that never
 # ends would be first for good; with it, what has waited for so long goes before all later turns.
+# It covers the pauses between turns; a longer queue is one of overload, where who came first should
+# be served first.
 HEAD_START = 60.0
 # Turns without a program are kept under their own id behind this; programs are hexadecimal.
 ALONE = "alone-"
@@ -35,11 +36,11 @@ ALONE = "alone-"
 def program_of(request: Request, level: int) -> str | None:
     """The program that a request says it belongs to, as a key of fixed size.
 
-    Programs of other classes and of other cache salts are others, whatever their name: nobody
-    can touch what belongs to those who share nothing with him.
+    Programs of other classes and of other cache salts are others, whatever their name, and so are
+    those of other tenants, whom the API server puts into it: nobody can touch what belongs to
+    those who share nothing with him.
     """
-    extra = request.sampling_params.extra_args if request.sampling_params else None
-    name = extra.get(PROGRAM_ID) if extra else None
+    name = program_id(request.sampling_params)
     if name is None:
         return None
     return sha256(repr((level, request.cache_salt, name)).encode()).hexdigest()

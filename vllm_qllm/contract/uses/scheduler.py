@@ -178,7 +178,7 @@ REQUEST = (
     ),
     *uses(
         "vllm.sampling_params:SamplingParams",
-        attribute("extra_args", "engine.programs:program_of", "What a client gave as vllm_xargs."),
+        attribute("extra_args", "program_id:program_id", "What a client gave as vllm_xargs."),
     ),
     *uses(
         "vllm.v1.core.sched.interface:",
