@@ -4,23 +4,32 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from vllm_qllm.config import CARRIER, ConfigError, PriorityConfig
 from vllm_qllm.config.rule import show
-from vllm_qllm.contract import require
 
 OPTIONS = ("priority_policy", "priority_config")
 
 
-def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add ``--priority-policy`` and ``--priority-config``."""
+def add_options(
+    parser: argparse.ArgumentParser, require: Callable[[], None]
+) -> argparse.ArgumentParser:
+    """Add ``--priority-policy`` and ``--priority-config``.
+
+    Args:
+        parser: of vLLM's options.
+        require: raises ConfigError when the installed vLLM is not the one we know.
+    """
+    of_known_vllm = functools.partial(_of_known_vllm, require)
     group = parser.add_argument_group(
         title="vllm-qllm", description="Priority classes and in-step preemption."
     )
     group.add_argument(
         "--priority-policy",
-        type=_of_known_vllm,
+        type=of_known_vllm,
         metavar="{step,strict,MODULE:CLASS}",
         default=None,
         help="Serve latency-sensitive (priority <= 0) before best-effort (priority > 0) requests. "
@@ -28,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--priority-config",
-        type=_of_known_vllm,
+        type=of_known_vllm,
         metavar="FILE_OR_JSON",
         default=None,
         help="Classes and limits: JSON text, or the path of a JSON file.",
@@ -36,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _of_known_vllm(value: str) -> str:
+def _of_known_vllm(require: Callable[[], None], value: str) -> str:
     # Refused here as well as in the engine's configuration: here it is one sentence, there it
     # comes with vLLM's stack trace.
     try:

@@ -60,12 +60,12 @@ def vllm() -> Iterator[Finding]:
     from vllm_qllm import contract
 
     if (version := contract.installed_version()) != contract.SUPPORTED:
-        yield Finding("BAD", "vLLM", contract.violations()[0])
+        yield Finding("BAD", "vLLM", contract.violations(())[0])
         return
     try:
         from vllm_qllm import plugin, seams
 
-        violations = contract.violations()
+        violations = seams.violations()
     except Exception as error:
         yield Finding("BAD", "vLLM", f"{version} is installed but cannot be imported: {error}")
         return

@@ -11,9 +11,9 @@ def register() -> None:
     policy is answered with the reason instead of an unknown option. On one that was built with
     ``patches/`` nothing is left to install.
     """
-    from vllm_qllm import contract, seams
+    from vllm_qllm import seams
 
-    known = not contract.violations()
+    known = not seams.violations()
     for seam in seams.ALL if known else seams.OPTIONS:
         try:
             seam.install()

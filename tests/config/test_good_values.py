@@ -31,7 +31,7 @@ def class_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
         optional={
             "max_wait_ms": st.floats(0.01, 3_600_000) | st.integers(1, 3_600_000),
             "slice_ms": st.floats(0.01, 60_000) | st.integers(1, 60_000),
-            "slo_ttft_ms": st.none() | st.sampled_from([2.5, 175, 500, 320_000]),
+            "slo_ttft_ms": st.none() | st.sampled_from([0.5, 175, 300, 3_600_000]),
             "slo_share": st.floats(0.001, 0.999),
             "max_prompt_chars": st.none() | st.integers(1, 2**40),
             "max_sequences": st.none() | st.integers(1, 2**40),

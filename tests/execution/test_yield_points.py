@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.execution.protocol import Place
 from vllm_qllm.execution.yield_points import install
 
@@ -62,3 +63,11 @@ def test_a_nested_step_finds_the_layer_empty(by: str) -> None:
         experts.interruption.suspend()
     assert seen == [[[None, None], None, None]]
     assert contents(layer) == [["shared", None], "zero", "hidden"]
+
+
+def test_experts_divide_a_call_no_finer_than_ranks_can_tell() -> None:
+    layer = layer_of_experts(yield_point=None, max_stretches=None)
+    attention = SimpleNamespace(impl=SimpleNamespace(forward=lambda: None))
+    layers = {"model.layers.0.attn": attention, "model.layers.0.mlp": layer}
+    install(layers, lambda place: None, experts=True)
+    assert layer.routed_experts.quant_method.moe_kernel.fused_experts.max_stretches == SLOTS // 2

@@ -14,8 +14,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 from vllm_qllm import seams
+from vllm_qllm.api import exposition
 from vllm_qllm.config import PriorityConfig
-from vllm_qllm.metrics import location, registry
+from vllm_qllm.metrics import location
 from vllm_qllm.metrics.recorder import Recorder
 
 CONFIG = PriorityConfig()
@@ -78,17 +79,17 @@ def test_the_directory_is_removed_by_the_process_that_made_it(tmp_path: Path) ->
 
 def test_no_policy_no_trace() -> None:
     stock = CollectorRegistry()
-    assert registry.with_priority_metrics(stock) is stock
+    assert exposition.with_priority_metrics(stock) is stock
     assert scrape(stock) == ""
     families: list[object] = []
-    assert registry.with_priority_families(families) is families  # type: ignore[arg-type]
+    assert exposition.with_priority_families(families) is families  # type: ignore[arg-type]
 
 
 def test_the_collector_is_registered_once() -> None:
     prefix = location.prepare(CONFIG)
     ours = CollectorRegistry()
     for _ in range(2):
-        registry.with_priority_metrics(ours)
+        exposition.with_priority_metrics(ours)
     Recorder(CONFIG, f"{prefix}.0").running(1, 4)
     assert scrape(ours).count('qllm_requests_running{class="best_effort"} 4.0') == 1
 
@@ -117,7 +118,7 @@ def test_the_router_of_vllm_gets_a_registry_with_our_metrics() -> None:
     finally:
         for collector in set(REGISTRY._collector_to_names) - before:
             REGISTRY.unregister(collector)
-        registry._registered.discard(REGISTRY)
+        exposition._registered.discard(REGISTRY)
     assert text.count('qllm_requests_waiting{class="latency_sensitive"} 6.0') == 1
 
 

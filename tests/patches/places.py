@@ -15,7 +15,7 @@ def main() -> None:
     import vllm
     from vllm.plugins import load_general_plugins
 
-    from vllm_qllm import contract, seams, verify
+    from vllm_qllm import seams, verify
 
     def places() -> dict[str, str | None]:
         return {str(seam): seam.place() for seam in seams.ALL}
@@ -24,7 +24,7 @@ def main() -> None:
         return [vars(seam.holder())[seam.name] for seam in seams.ALL]
 
     before, were = places(), functions()
-    violations = contract.violations()
+    violations = seams.violations()
     load_general_plugins()
     replaced = [
         str(seam)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.deploy.tools import program
 from vllm_qllm.metrics.names import SECONDS
-from vllm_qllm.status.percentile import percentile
+from vllm_qllm.status.percentile import percentile, within
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 COUNTS = [
@@ -72,3 +72,19 @@ def test_it_rises_with_the_percentage_and_stays_in_a_bucket_that_has_values(
             a <= value <= b and count for a, b, count in zip(lower, SECONDS, counts, strict=False)
         ]
         assert any(inside) or value == pytest.approx(SECONDS[-1])
+
+
+@given(
+    st.lists(st.integers(0, 1000), min_size=len(SECONDS) + 1, max_size=len(SECONDS) + 1),
+    st.floats(0.01, 99.99),
+)
+def test_so_many_are_within_a_percentile(counts: list[int], percent: float) -> None:
+    value = percentile(SECONDS, counts, percent)
+    if value is not None and value < SECONDS[-1]:
+        assert within(SECONDS, counts, value) == pytest.approx(sum(counts) * percent / 100)
+
+
+def test_what_is_within_a_bound_is_exact() -> None:
+    assert [within(BOUNDS, [1, 2, 3, 4, 5], bound) for bound in BOUNDS] == [1, 3, 6, 10]
+    assert within(BOUNDS, [1, 2, 3, 4, 5], 0.3) == pytest.approx(2)
+    assert within(BOUNDS, [1, 2, 3, 4, 5], 100) == 10

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 
-from vllm_qllm.api.endpoints import endpoints
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.endpoints import endpoints
 from vllm_qllm.metrics import location
 from vllm_qllm.timeline.document import Parts
 from vllm_qllm.timeline.endpoint import MAX_READERS, PATH, TimelineEndpoint

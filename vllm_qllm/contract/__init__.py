@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from vllm_qllm.config import ConfigError
 
@@ -33,18 +35,35 @@ def installed_version() -> str:
     return (version_of(*VLLM) or "").partition("+")[0]
 
 
-def violations() -> list[str]:
-    """What differs from the vLLM that this release was made for; empty when nothing does."""
+class Wrapped(Protocol):
+    """A function of vLLM that is wrapped; see :class:`vllm_qllm.seams.Seam`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parameters(self) -> tuple[str, ...]: ...
+
+    @property
+    def why(self) -> str: ...
+
+    def holder(self) -> Any: ...
+
+
+def violations(seams: Iterable[Wrapped]) -> list[str]:
+    """What differs from the vLLM that this release was made for; empty when nothing does.
+
+    Args:
+        seams: what of vLLM is wrapped; it is not looked at in another version.
+    """
     version = installed_version()
     if version != SUPPORTED:
         return [
             f"vLLM {version or '(none)'} is installed, this release supports {SUPPORTED} "
             "(install that one, or serve without a priority policy)"
         ]
-    from vllm_qllm.seams import ALL
-
     found = []
-    for seam in ALL:
+    for seam in seams:
         try:
             function = inspect.unwrap(getattr(seam.holder(), seam.name))
         except (ImportError, AttributeError) as error:
@@ -61,7 +80,7 @@ def violations() -> list[str]:
     return found
 
 
-def require() -> None:
+def require(seams: Iterable[Wrapped]) -> None:
     """Raise ConfigError when the installed vLLM is not the one we know."""
-    if found := violations():
+    if found := violations(seams):
         raise ConfigError("vllm-qllm cannot be used with this vLLM: " + "; ".join(found))

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.execution.protocol import AFTER_ATTENTION, BEFORE_ATTENTION, EXPERTS, Place
 from vllm_qllm.kernels.moe.row_tiles import in_row_tiles
 
@@ -147,6 +148,8 @@ def _among_experts(layer: Any, yield_point: YieldPoint) -> int:
     yield_point = _setting_aside(layer, yield_point)
     if hasattr(experts, "yield_point"):  # a kernel of this package
         experts.yield_point = yield_point
+        # Ranks agree on a yield point through a slot of its own, and are never this many apart.
+        experts.max_stretches = SLOTS // 2
     elif isinstance(experts, CPUUnquantizedExperts):
         experts.apply = in_row_tiles(experts.apply, yield_point)
     else:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vllm_qllm.config.priority_class import BUDGET
+
 Kind = Literal["gauge", "counter", "histogram"]
 
-BUDGET = "budget"
 # As vLLM names them; "repetition" is its detector of looping outputs.
 OUTCOMES = ("stop", "length", "abort", "error", "repetition")
 

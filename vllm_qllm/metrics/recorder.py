@@ -8,8 +8,9 @@ from bisect import bisect_left
 from pathlib import Path
 
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.config.priority_class import BUDGET
 from vllm_qllm.metrics.layout import Layout
-from vllm_qllm.metrics.names import BUDGET, METRICS, OUTCOMES
+from vllm_qllm.metrics.names import METRICS, OUTCOMES
 from vllm_qllm.metrics.store import Store
 
 logger = logging.getLogger("vllm.qllm")

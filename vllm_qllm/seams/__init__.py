@@ -9,14 +9,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm_qllm import contract
 from vllm_qllm.seams.engine import ENGINE
 from vllm_qllm.seams.experts import EXPERTS
 from vllm_qllm.seams.http import HTTP
-from vllm_qllm.seams.options import OPTIONS
+from vllm_qllm.seams.options import options
 from vllm_qllm.seams.seam import MARK, RUN_TIME, SOURCE, Seam
 
-__all__ = ["ALL", "ENGINE", "EXPERTS", "HTTP", "MARK", "OPTIONS", "RUN_TIME", "SOURCE", "Seam"]
+__all__ = [
+    "ALL",
+    "ENGINE",
+    "EXPERTS",
+    "HTTP",
+    "MARK",
+    "OPTIONS",
+    "RUN_TIME",
+    "SOURCE",
+    "Seam",
+    "in_source",
+    "require",
+    "violations",
+]
 
+
+def violations() -> list[str]:
+    """What differs from the vLLM that this release was made for; empty when nothing does."""
+    return contract.violations(ALL)
+
+
+def require() -> None:
+    """Raise ConfigError when the installed vLLM is not the one we know."""
+    contract.require(ALL)
+
+
+OPTIONS = options(require)
 ALL = (*OPTIONS, *ENGINE, *EXPERTS, *HTTP)
 
 

@@ -11,7 +11,7 @@ from vllm_qllm.seams.seam import Seam
 
 def _get_prometheus_registry(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_prometheus_registry() -> Any:
-        from vllm_qllm.metrics.registry import with_priority_metrics
+        from vllm_qllm.api.exposition import with_priority_metrics
 
         return with_priority_metrics(original())
 
@@ -20,7 +20,7 @@ def _get_prometheus_registry(original: Callable[..., Any]) -> Callable[..., Any]
 
 def _multiprocess_collect(original: Callable[..., Any]) -> Callable[..., Any]:
     def collect(self: Any) -> Any:
-        from vllm_qllm.metrics.registry import with_priority_families
+        from vllm_qllm.api.exposition import with_priority_families
 
         return with_priority_families(original(self))
 
@@ -49,7 +49,7 @@ def _serving_init(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _load_endpoint_plugins(original: Callable[..., Any]) -> Callable[..., Any]:
     def load_endpoint_plugins(supported_tasks: Any = None) -> Any:
-        from vllm_qllm.api.endpoints import endpoints
+        from vllm_qllm.endpoints import endpoints
 
         return [*original(supported_tasks), *endpoints()]
 

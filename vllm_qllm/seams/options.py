@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from vllm_qllm.seams.seam import Seam
 
 ARGS = "vllm.engine.arg_utils"
+Require = Callable[[], None]
 
 
-def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
+def _add_cli_args(require: Require, original: Callable[..., Any]) -> Callable[..., Any]:
     def add_cli_args(parser: Any) -> Any:
         from vllm_qllm.cli import add_options
 
-        return add_options(original(parser))
+        return add_options(original(parser), require)
 
     return add_cli_args
 
@@ -54,7 +56,7 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     return from_cli_args
 
 
-def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
+def _create_engine_config(require: Require, original: Callable[..., Any]) -> Callable[..., Any]:
     def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
         from vllm_qllm.cli import config_of
 
@@ -62,7 +64,6 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
         if config is None:
             return original(self, *args, **kwargs)
         from vllm_qllm.apply import apply
-        from vllm_qllm.contract import require
         from vllm_qllm.support import choose_model_runner
 
         require()
@@ -76,21 +77,39 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_engine_config
 
 
-OPTIONS = (
-    Seam(
-        ARGS, "EngineArgs", "add_cli_args", ("parser",), "the command-line options", _add_cli_args
-    ),
-    Seam(ARGS, "EngineArgs", "__init__", (), "the options of LLM(...)", _init),
-    Seam(ARGS, "AsyncEngineArgs", "__init__", (), "the options of a server", _init),
-    Seam(
-        ARGS, "EngineArgs", "from_cli_args", ("cls", "args"), "reading the options", _from_cli_args
-    ),
-    Seam(
-        ARGS,
-        "EngineArgs",
-        "create_engine_config",
-        ("self", "usage_context", "headless"),
-        "choosing scheduler, executor and worker extension",
-        _create_engine_config,
-    ),
-)
+def options(require: Require) -> tuple[Seam, ...]:
+    """The seams of vLLM's options.
+
+    Args:
+        require: raises ConfigError when the installed vLLM is not the one we know.
+    """
+    add_cli_args = functools.partial(_add_cli_args, require)
+    create_engine_config = functools.partial(_create_engine_config, require)
+    return (
+        Seam(
+            ARGS,
+            "EngineArgs",
+            "add_cli_args",
+            ("parser",),
+            "the command-line options",
+            add_cli_args,
+        ),
+        Seam(ARGS, "EngineArgs", "__init__", (), "the options of LLM(...)", _init),
+        Seam(ARGS, "AsyncEngineArgs", "__init__", (), "the options of a server", _init),
+        Seam(
+            ARGS,
+            "EngineArgs",
+            "from_cli_args",
+            ("cls", "args"),
+            "reading the options",
+            _from_cli_args,
+        ),
+        Seam(
+            ARGS,
+            "EngineArgs",
+            "create_engine_config",
+            ("self", "usage_context", "headless"),
+            "choosing scheduler, executor and worker extension",
+            create_engine_config,
+        ),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from vllm_qllm.config import PriorityClass, PriorityConfig
 from vllm_qllm.metrics.names import METRICS, OUTCOMES, Metric
 from vllm_qllm.status.history import Window
-from vllm_qllm.status.percentile import percentile
+from vllm_qllm.status.percentile import percentile, within
 
 PERCENTS = (50, 90, 99)
 POINTS = 60
@@ -95,13 +95,11 @@ def _objective(cls: PriorityClass, window: Window) -> dict[str, Any] | None:
         return None
     metric = _METRICS[TTFT]
     *counts, _ = window.counts(TTFT, window.layout.width(metric), cls.name)
-    bounds = zip(metric.buckets, counts, strict=False)
-    kept = sum(count for bound, count in bounds if 1000 * bound <= cls.slo_ttft_ms)
-    number = sum(counts)
+    kept, number = within(metric.buckets, counts, cls.slo_ttft_ms / 1000), sum(counts)
     return {
         "ttft_ms": cls.slo_ttft_ms,
         "share": cls.slo_share,
         "requests": int(number),
-        "late": int(number - kept),
+        "late": round(number - kept),
         "kept_share": kept / number if number else None,
     }

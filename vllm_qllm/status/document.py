@@ -12,7 +12,7 @@ from vllm_qllm.access.gate import this_gate
 from vllm_qllm.api import draining
 from vllm_qllm.api.standstill import Standstill
 from vllm_qllm.config import PriorityConfig
-from vllm_qllm.metrics.names import BUDGET
+from vllm_qllm.config.priority_class import BUDGET
 from vllm_qllm.status.classes import class_document
 from vllm_qllm.status.history import History, Window
 from vllm_qllm.status.tenants import tenants_document

@@ -24,3 +24,17 @@ def percentile(bounds: Sequence[float], counts: Sequence[float], percent: float)
             return lower + (upper - lower) * (rank - below) / count
         below, lower = below + count, upper
     return bounds[-1] if sum(counts) else None
+
+
+def within(bounds: Sequence[float], counts: Sequence[float], most: float) -> float:
+    """How many values are at most ``most``; exact at a bound, linear between two of them.
+
+    Args:
+        bounds, counts: see :func:`percentile`.
+        most: as the bounds. Of values above the last bound nothing is known: they are above it.
+    """
+    kept, lower = 0.0, 0.0
+    for upper, count in zip(bounds, counts, strict=False):
+        kept += count * min(1.0, max(0.0, (most - lower) / (upper - lower)))
+        lower = upper
+    return kept

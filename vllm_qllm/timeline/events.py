@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vllm_qllm.config.priority_class import BUDGET
 from vllm_qllm.execution.protocol import WHERE
-from vllm_qllm.metrics.names import BUDGET, OUTCOMES
+from vllm_qllm.metrics.names import OUTCOMES
 
 MAX_VALUES = 5
 NO_CLASS = 255  # its place is one byte, and there are far fewer classes

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.execution.protocol import WHERE, Place
@@ -16,13 +16,23 @@ from vllm_qllm.timeline import events
 from vllm_qllm.timeline.ring import Ring
 
 if TYPE_CHECKING:
-    from vllm_qllm.engine.step import Step
     from vllm_qllm.kv.copies import CopyReport
 
 logger = logging.getLogger("vllm.qllm")
 
 _WHERE = {where: index for index, where in enumerate(WHERE)}
 _OUTCOMES = {outcome: index for index, outcome in enumerate(OUTCOMES)}
+
+
+class Step(Protocol):
+    """What is recorded of a step; see :class:`vllm_qllm.engine.step.Step`."""
+
+    number: int
+    level: int
+    lane: int
+    request_ids: dict[str, int]
+    decode_rows: int | None
+    yield_point: int
 
 
 def _ns(seconds: float) -> int:

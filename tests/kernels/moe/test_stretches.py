@@ -36,4 +36,4 @@ def test_every_kernel_has_a_speed() -> None:
 
 @pytest.mark.parametrize("kernel", cpu_library.KERNELS)
 def test_ranks_are_never_too_far_apart(kernel: str) -> None:
-    assert stretches(16_384, 2, weights(8, 14_336 // 2, 4096), kernel) == SLOTS // 2
+    assert stretches(16_384, 2, weights(8, 14_336 // 2, 4096), kernel, SLOTS // 2) == SLOTS // 2

@@ -245,7 +245,7 @@ METRICS = (
         ),
         body(
             "attach_router",
-            "metrics.registry:with_priority_metrics",
+            "api.exposition:with_priority_metrics",
             "Asks for the registry once, for /metrics.",
         ),
     ),
@@ -253,7 +253,7 @@ METRICS = (
         "vllm.v1.metrics.prometheus:",
         body(
             "get_prometheus_registry",
-            "metrics.registry:with_priority_metrics",
+            "api.exposition:with_priority_metrics",
             "The process's registry, or one for several processes.",
         ),
     ),
@@ -286,7 +286,7 @@ ROUTES = (
         ),
         body(
             "attach_endpoint_plugins",
-            "api.endpoints:endpoints",
+            "endpoints:endpoints",
             "Asks for the plugins when the engine's configuration is known, and imports the "
             "function by name at that time.",
         ),

@@ -13,7 +13,6 @@ from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedE
 from vllm.model_executor.utils import replace_parameter
 from vllm.utils.torch_utils import _encode_layer_name
 
-from vllm_qllm.execution.agreement import SLOTS
 from vllm_qllm.kernels.moe import cpu, cpu_library, experts_op
 
 # Between two yield points, roughly. A yield point costs about ten microseconds.
@@ -23,11 +22,9 @@ BYTES_PER_SECOND = 15e9
 FLOPS = {"amx": 1e12, "avx512": 2e11, "brgemm": 1e12}
 
 
-# Ranks agree on a yield point through a slot of its own, and are never this many apart.
-MAX_STRETCHES = SLOTS // 2
-
-
-def stretches(tokens: int, topk: int, w13: torch.Tensor, kernel: str) -> int:
+def stretches(
+    tokens: int, topk: int, w13: torch.Tensor, kernel: str, most: float = math.inf
+) -> int:
     """Into how many stretches of work to divide a call.
 
     Ranks must meet the same yield points, so this depends on nothing but sizes and the kernel,
@@ -39,12 +36,13 @@ def stretches(tokens: int, topk: int, w13: torch.Tensor, kernel: str) -> int:
         topk: experts of each token.
         w13: [experts, 2 * inter, hidden], of one rank.
         kernel: that computes them, of ``cpu_library.KERNELS``.
+        most: stretches that whoever counts them can tell apart.
     """
     experts, columns, hidden = w13.shape
     weights = 3 * columns // 2 * hidden  # of one expert
     reading = min(tokens * topk, experts) * weights * w13.element_size() / BYTES_PER_SECOND
     computing = 2 * tokens * topk * weights / FLOPS[kernel]
-    return min(MAX_STRETCHES, max(1, math.ceil(max(reading, computing) / SPACING_SECONDS)))
+    return int(min(most, max(1, math.ceil(max(reading, computing) / SPACING_SECONDS))))
 
 
 class PreemptibleExperts(CPUUnquantizedExperts):
@@ -55,6 +53,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
 
     Attributes:
         yield_point: called before every stretch of work.
+        max_stretches: into how many a call is divided at most; whoever sets ``yield_point`` may
+            not be able to tell more of them apart.
     """
 
     reduction_alignment = 32
@@ -64,6 +64,7 @@ class PreemptibleExperts(CPUUnquantizedExperts):
         experts_op.register()
         self._layer_name = ""
         self.yield_point: Callable[[], None] = lambda: None
+        self.max_stretches = math.inf
 
     @staticmethod
     def is_supported_config(
@@ -144,7 +145,8 @@ class PreemptibleExperts(CPUUnquantizedExperts):
             apply_router_weight_on_input,
         )
         kernel = cpu_library.load().kernel
-        count = stretches(hidden_states.shape[0], topk_ids.shape[1], w1, kernel)
+        tokens, topk = topk_ids.shape
+        count = stretches(tokens, topk, w1, kernel, self.max_stretches)
         for number in range(1, count + 1):
             self.yield_point()
             work.run(max_items=work.items * number // count - work.position)

