@@ -79,7 +79,7 @@ SYSTEMS = {
     ),
     "step": qllm("scheduling only", "step"),
     "strict-layer": qllm(
-        "strict with layer yield points, vLLM's own experts", "strict", yield_points="layer"
+        "strict with yield points at layers, vLLM's own experts", "strict", yield_points="layer"
     ),
     "strict": qllm("preempting inside the step", "strict"),
     # LS alone with our kernel: against it, strict shows what the scheduler does and nothing else.

@@ -186,7 +186,7 @@ def expert_kernel() -> Iterator[Finding]:
         detail = f"{library.reason}; vLLM's own is used, in tiles of rows"
         yield Finding("off", "expert kernel", detail)
     else:
-        detail = f"{library.kernel}, for bf16 experts on the CPU, stops at every item"
+        detail = f"{library.kernel}, for bf16 experts on the CPU, stops every few milliseconds"
         yield Finding("ok", "expert kernel", detail)
 
 

@@ -18,7 +18,7 @@ class LimitedBody:
         headers: which may say the length in advance.
 
     Attributes:
-        too_large: it is longer than it may be. For who reads on, the client has gone.
+        too_large: it is longer than it may be. A reader that reads on sees the client gone.
     """
 
     def __init__(self, receive: Receive, max_bytes: int, headers: Headers) -> None:

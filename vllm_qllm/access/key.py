@@ -36,7 +36,7 @@ def is_key(presented: str, expected_hash: str) -> bool:
 
 
 def owner(presented: str, owners: Mapping[str, Named]) -> Named | None:
-    """Whose key it is, None when nobody's.
+    """The tenant that has this key; None where none has it.
 
     All hashes are compared, each in constant time: how long it takes does not tell how much of
     which one was met.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost layer of the HTTP server when tenants are configured: nobody passes unknown."""
+"""The outermost layer of the HTTP server when tenants are configured: each request has one."""
 
 from __future__ import annotations
 

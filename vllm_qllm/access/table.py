@@ -50,7 +50,7 @@ class Table:
         else:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # All of it now: see vllm_qllm.metrics.store.
+                # All of it now: see vllm_qllm.mapped_file.
                 os.posix_fallocate(self._file, 0, size)
                 self._map = mmap.mmap(self._file, size)
             except OSError:

@@ -19,7 +19,7 @@ SCOPE_KEY = "vllm_qllm.visit"
 
 
 class Visit:
-    """Made when a key was recognised; closed when the answer has been sent, or nobody wants it.
+    """Made when a key was recognised; closed when the answer has been sent, or the client has gone.
 
     Args:
         gate: of this process.

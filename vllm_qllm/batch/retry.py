@@ -36,7 +36,7 @@ def told(retry_after: str | None) -> float | None:
 
 
 class Retry:
-    """Waits before tries, for all requests together: who is told to wait makes all wait.
+    """Waits before tries, for all requests together: when one is told to wait, all wait.
 
     Args:
         patience: for how many seconds it may go on that no request is taken.

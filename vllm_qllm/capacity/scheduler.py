@@ -88,7 +88,7 @@ class Scheduler:
         raise NotImplementedError
 
     def _grow(self, request: Request, tokens: int) -> bool:
-        """Give the request KV blocks for ``tokens``, from whomever this scheduler takes them."""
+        """Give the request KV blocks for ``tokens``; others may lose theirs for them."""
         raise NotImplementedError
 
     # -- shared --------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Scheduler:
         Args:
             decodes, prefills: admitted requests that may run, taken from their lists.
             riders: decodes that come behind all of these.
-            queue: who may be admitted.
+            queue: the requests that may be admitted.
             slots: how many admissions the slots allow.
             eligible: running and waiting requests, for the long-prefill threshold.
         """

@@ -44,7 +44,7 @@ class Abandonment:
         self._lacking.clear()
 
     def note(self, request: Request, lacking: bool) -> None:
-        """Note whether a request lacks blocks that it would find so; the last word counts."""
+        """Record whether giving steps up would satisfy this request; later calls override."""
         if lacking:
             self._lacking.add(request.request_id)
         else:

@@ -99,7 +99,7 @@ class Accounting:
         if step.request_ids and len(self._scheduler.in_flight) > 1:
             self._recorder.nested_step(self._scheduler.in_flight[-2].level, step.level)
         self._gauges(now)
-        # While a step is in flight, who is not in it waits for his turn.
+        # While a step is in flight, requests outside it wait.
         self._kv(now)
 
     def completed(self, step: Step, requests: Iterable[Request], now: float) -> None:

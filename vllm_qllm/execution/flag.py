@@ -65,7 +65,7 @@ class Flag:
         assert buffer is not None
         self._buffer = buffer
         if self._owner:
-            # Also when nobody closes it: vLLM ends an engine in its own process, without
+            # Also if it is never closed: vLLM ends an engine in its own process, without
             # `shutdown` being called, by what that was before the engine was attached to.
             self._unlink = weakref.finalize(self, _remove, self._memory, os.getpid())
             self.raise_for(0)

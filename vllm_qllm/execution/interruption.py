@@ -60,7 +60,7 @@ class Interruption:
         self._mark.record()
 
     def wait(self) -> None:
-        """Until the device has come there, having asked the launch to stop if that is due."""
+        """Wait until the device passes the mark; ask the launch to stop if the step is due."""
         assert self._mark is not None
         asked, earliest = False, time.monotonic() + LEAST_SECONDS
         while not self._mark.query():

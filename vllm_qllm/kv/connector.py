@@ -105,7 +105,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
     ) -> tuple[int, bool]:
-        """Tokens to restore beyond those of the prefix cache; they are there when a step begins."""
+        """Tokens to restore beyond those of the prefix cache: before their layer reads them."""
         return max(0, self.spill.tokens(request.request_id) - num_computed_tokens), False
 
     def update_state_after_alloc(

@@ -33,7 +33,7 @@ class Copies(KVConnectorMetadata):
         return self.partial + self.full
 
     def follow(self, unused: Copies) -> None:
-        """Do first what a step was asked to that is not going to run."""
+        """Prepend the copies of a step that will not run."""
         assert not unused.back, "a step that restores a request computes something"
         self.out = unused.out + self.out
 

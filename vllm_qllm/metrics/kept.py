@@ -2,7 +2,8 @@
 """The files of a server, held open from when they were first seen.
 
 Directories of temporary files are cleaned: by a timer, once the server is ten days old, or by hand.
-That takes the names away, not the files, which engines go on to write: who holds one open reads on.
+That takes the names away, not the files. Engines go on to write them, and a reader that holds one
+open reads on.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Pulse:
 
 
 class PulseReader:
-    """The side of whoever wants to know.
+    """The reader's side.
 
     Args:
         path: of the file, which may come to exist later. Once it does, it is held open, so that it

@@ -61,7 +61,7 @@ class Share:
         return max(w.credit if w.due and w.present else 0.0 for w in waits)
 
     def hold(self, seconds: float, riding: float = 0.0) -> None:
-        """``seconds`` have passed in which another class led, or nobody.
+        """``seconds`` have passed in which another class led, or none.
 
         Args:
             seconds: that have passed.

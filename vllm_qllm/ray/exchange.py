@@ -34,7 +34,7 @@ class Exchange:
     """Made by :meth:`begin`; must be closed.
 
     Attributes:
-        replica: the id of who answers.
+        replica: the id of the one that answers.
         head: how the answer begins.
     """
 
@@ -58,7 +58,7 @@ class Exchange:
 
         Raises:
             NoReplicaError: none has taken it.
-            LostError: who had taken it went before the answer began.
+            LostError: the replica that had taken it was gone before the answer began.
         """
         exchange = cls(replicas.remote(ask))
         try:
@@ -96,7 +96,7 @@ class Exchange:
             raise LostError(self.replica) from error
 
     def close(self) -> None:
-        """Let the replica know that nobody waits any more."""
+        """Tell the replica that the client has gone."""
         # One that has failed says so again.
         with contextlib.suppress(RayError, RayServeException):
             self._parts.cancel()

@@ -78,7 +78,7 @@ def summary(document: Mapping[str, Any]) -> str:
 
 
 def write(url: str, seconds: float, output: Path, raw: bool = False) -> str:
-    """Fetch a timeline and write it; returns what to tell the person who asked.
+    """Fetch a timeline and write it; returns what to print.
 
     Args:
         url: of the server, without a path.

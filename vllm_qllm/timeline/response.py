@@ -25,7 +25,7 @@ def response_times(document: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
-    """The smallest value that ``percent`` of all values do not exceed (nearest level).
+    """The smallest value that ``percent`` of all values do not exceed (nearest rank).
 
     Raises:
         IndexError: there are no values.

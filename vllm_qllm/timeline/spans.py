@@ -61,7 +61,8 @@ def step_spans(events: Sequence[Event], end: float) -> Iterator[tuple[int, Span]
                 span = Span(name, "suspended", event["time"], until, _details(event))
                 yield event["depth"], span
             elif event["kind"] == "step_copied" and first["kind"] == "step_started":
-                # Told when the step is done, but nothing of it runs before its copies.
+                # Told when the step is done, as one sum: most of it lies at the beginning, and what
+                # layers restored for themselves lies between them.
                 until = min(first["time"] + event["copying"], event["time"])
                 span = Span("copies of KV", "copies", first["time"], until, _details(event))
                 yield event["depth"], span
