@@ -75,7 +75,7 @@ def histogram(
     return sorted(bounds.items())
 
 
-def quantile(buckets: list[tuple[float, float]], share: float) -> tuple[float, float] | None:
+def quantile_bounds(buckets: list[tuple[float, float]], share: float) -> tuple[float, float] | None:
     """(lower, upper) bound of the bucket that holds a quantile; None of nothing.
 
     The truth lies in between; the last bucket has no upper bound.

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.conditions import conditions
 from vllm_qllm.kernels.moe import cpu, cpu_library
+from vllm_qllm.percentile import percentile
 
 
 class Shape(NamedTuple):
@@ -47,7 +48,8 @@ class Times(NamedTuple):
 
 
 def quartiles(times: list[float]) -> tuple[float, float, float]:
-    low, middle, high = statistics.quantiles(times, n=4)
+    low, middle, high = (percentile(times, p) for p in (25, 50, 75))
+    assert low is not None and middle is not None and high is not None
     return low, middle, high
 
 

@@ -30,8 +30,9 @@ from benchmarks.progress import Progress
 from benchmarks.record import BE, OK
 from benchmarks.scenarios.scenario import COMMON
 from benchmarks.server import Server, ServerDied, exit_on_signals, reported, serve
-from benchmarks.summary import number, percentile
+from benchmarks.summary import number
 from benchmarks.systems import SYSTEMS
+from vllm_qllm.percentile import percentile
 
 OFF, ON = "be-alone", "be-alone-strict"
 BATCH = ClosedLoop(BE, 4, Fixed(2000, 64))

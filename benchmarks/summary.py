@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from benchmarks import counters
 from benchmarks.record import BE, FAILED, KINDS, LS, OK, UNANSWERED, Record, Request
+from vllm_qllm.percentile import percentile
 
 SECONDS_A_BIN = 5.0
 
@@ -70,19 +71,6 @@ class Class:
 Bounds = dict[str, tuple[float, float]]
 
 
-def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Linear between the two nearest ranks; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    at = (len(ordered) - 1) * percent / 100
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    if math.isinf(ordered[high]):  # infinity times nothing is not a number
-        return ordered[high] if at > low else ordered[low]
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
-
-
 def spread(values: Sequence[float]) -> Spread:
     """All percentiles of some values."""
     p50, p90, p99, top = (percentile(values, p) for p in (50, 90, 99, 100))
@@ -131,7 +119,7 @@ def of_class(record: Record, kind: str) -> Class:
 def bounds(record: Record, name: str, **labels: str) -> Bounds:
     """Bounds of the quantiles of one of the engine's histograms, over the window."""
     buckets = counters.histogram(record.before, record.after, name, **labels)
-    found = {f"p{p}": counters.quantile(buckets, p / 100) for p in (50, 90, 99)}
+    found = {f"p{p}": counters.quantile_bounds(buckets, p / 100) for p in (50, 90, 99)}
     return {p: between for p, between in found.items() if between is not None}
 
 

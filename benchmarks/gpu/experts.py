@@ -24,6 +24,7 @@ import torch
 from vllm_qllm.execution.device_flag import DeviceFlag
 from vllm_qllm.kernels.moe import reference
 from vllm_qllm.kernels.moe.triton_work import Stop, Work
+from vllm_qllm.percentile import percentile
 
 
 class Layer(NamedTuple):
@@ -159,11 +160,11 @@ def stop(rounds: int = 60) -> None:
                     exits.append(ended - at)
                 assert work.is_done()
                 same += torch.equal(work.output, wanted)
-            exits = sorted(1e6 * e for e in exits) or [float("nan")]
+            exits = [1e6 * e for e in exits] or [float("nan")]
+            p50, p90, most = (percentile(exits, p) for p in (50, 90, 100))
             print(
                 f"{layer.name} | {tokens} | {stopped} | {same} of {rounds} | "
-                f"{exits[len(exits) // 2]:.0f}, {exits[int(0.9 * (len(exits) - 1))]:.0f}, "
-                f"{exits[-1]:.0f} | {1e3 * whole:.2f}"
+                f"{p50:.0f}, {p90:.0f}, {most:.0f} | {1e3 * whole:.2f}"
             )
 
 

@@ -6,6 +6,8 @@ import random
 import time
 from typing import Any
 
+from vllm_qllm.percentile import percentile
+
 LS_TOKENS, BE_TOKENS = (128, 16), (8000, 32)
 LS_RATE, BE_CLIENTS = 4.0, 4
 
@@ -41,8 +43,8 @@ class Load:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        first = sorted(times[1] - times[0] for times in self._ls)
-        each = sorted((t[-1] - t[1]) / (len(t) - 2) for t in self._ls)
+        first = [times[1] - times[0] for times in self._ls]
+        each = [(t[-1] - t[1]) / (len(t) - 2) for t in self._ls]
         return {
             "seconds": seconds,
             "ls": len(first),
@@ -81,5 +83,5 @@ class Load:
 def spread(values: list[float]) -> dict[str, float]:
     if not values:
         return {}
-    at = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: 1e3 * values[round(q * (len(values) - 1))] for name, q in at.items()}
+    at = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+    return {name: 1e3 * (percentile(values, p) or 0.0) for name, p in at.items()}

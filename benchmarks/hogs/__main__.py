@@ -22,8 +22,8 @@ from benchmarks.markdown import table
 from benchmarks.models import SHAPES, make
 from benchmarks.options import RUNS
 from benchmarks.server import exit_on_signals, reported
-from benchmarks.summary import percentile
 from benchmarks.systems import SYSTEMS
+from vllm_qllm.percentile import percentile
 
 SYSTEM = "strict"
 ALLOWED = 5.0

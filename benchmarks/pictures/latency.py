@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from benchmarks.groups import Group, Results
 from benchmarks.pictures import style
 from benchmarks.record import LS, Record
-from benchmarks.summary import counted, percentile, to_first_token
+from benchmarks.summary import counted, to_first_token
+from vllm_qllm.percentile import percentile
 
 Values = Callable[[Record], Sequence[float]]
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.counters import histogram, increase, parse, quantile, running
+from benchmarks.counters import histogram, increase, parse, quantile_bounds, running
 from benchmarks.summary import of_class, suspensions
 from tests.benchmarks.records import record, request
 
@@ -54,12 +54,12 @@ def test_quantiles_of_a_histogram_are_bounds_of_a_bucket() -> None:
     after = parse(TEXT)
     buckets = histogram({}, after, "qllm_response_seconds", **{"class": "latency_sensitive"})
     assert buckets == [(0.002, 5.0), (0.004, 9.0), (math.inf, 10.0)]
-    assert quantile(buckets, 0.5) == (0.0, 0.002)
-    assert quantile(buckets, 0.9) == (0.002, 0.004)
-    assert quantile(buckets, 0.99) == (0.004, math.inf)
-    assert quantile([], 0.5) is None
+    assert quantile_bounds(buckets, 0.5) == (0.0, 0.002)
+    assert quantile_bounds(buckets, 0.9) == (0.002, 0.004)
+    assert quantile_bounds(buckets, 0.99) == (0.004, math.inf)
+    assert quantile_bounds([], 0.5) is None
     assert histogram(after, after, "qllm_response_seconds")[-1][1] == 0.0
-    assert quantile(histogram(after, after, "qllm_response_seconds"), 0.5) is None
+    assert quantile_bounds(histogram(after, after, "qllm_response_seconds"), 0.5) is None
 
 
 def test_a_record_says_how_often_steps_were_suspended_in_its_window() -> None:

@@ -12,7 +12,6 @@ from benchmarks.summary import (
     decode_iteration,
     number,
     of_class,
-    percentile,
     progress,
     spread,
     stall,
@@ -21,18 +20,9 @@ from benchmarks.summary import (
 from tests.benchmarks.records import record, request
 
 
-def test_percentiles_are_linear_between_ranks() -> None:
-    values = [4.0, 1.0, 3.0, 2.0]
-    assert [percentile(values, p) for p in (0, 50, 90, 100)] == pytest.approx([1, 2.5, 3.7, 4])
-    assert percentile([], 50) is None
-    assert percentile([7.0], 99) == 7.0
-
-
-def test_a_percentile_that_falls_on_what_never_came_is_infinite_and_no_other() -> None:
-    values = [1.0] * 9 + [math.inf]
-    assert percentile(values, 50) == 1.0
-    assert percentile(values, 99) == math.inf
-    assert spread(values).mean == math.inf
+def test_a_request_that_never_came_is_infinite_in_the_percentiles_it_falls_on() -> None:
+    found = spread([1.0] * 9 + [math.inf])
+    assert (found.p50, found.p99, found.max, found.mean) == (1.0, math.inf, math.inf, math.inf)
 
 
 def test_latencies_are_of_requests_due_in_the_window_from_when_they_were_due() -> None:

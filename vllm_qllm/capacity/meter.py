@@ -6,19 +6,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 
 from vllm_qllm.capacity.request import Request
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """Linear between the two nearest ranks of sorted values; None of nothing."""
-    if not ordered:
-        return None
-    at = (len(ordered) - 1) * percent / 100
-    low = math.floor(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
 class Meter:

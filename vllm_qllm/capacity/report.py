@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vllm_qllm.capacity.meter import Meter, percentile
+from vllm_qllm.capacity.meter import Meter
 from vllm_qllm.capacity.slo import Slo
+from vllm_qllm.percentile import percentile
 
 LATENCIES = ("ttft", "tpot", "e2e", "response")
 PERCENTS = (50, 90, 99)
@@ -26,7 +27,7 @@ def numbers(meter: Meter, classes: Sequence[str], slos: Sequence[Slo] = ()) -> d
             "output_tokens": meter.emitted[level],
         }
         for latency in LATENCIES:
-            values = sorted(getattr(meter, latency)[level])
+            values = getattr(meter, latency)[level]
             cls[latency] = {f"p{p}": percentile(values, p) for p in PERCENTS}
         mine = [slo for slo in slos if slo.level == level]
         if mine:

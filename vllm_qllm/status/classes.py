@@ -7,8 +7,8 @@ from typing import Any
 
 from vllm_qllm.config import PriorityClass, PriorityConfig
 from vllm_qllm.metrics.names import METRICS, OUTCOMES, Metric
+from vllm_qllm.status.histogram import histogram_quantile, within
 from vllm_qllm.status.history import Window
-from vllm_qllm.status.percentile import percentile, within
 
 PERCENTS = (50, 90, 99)
 POINTS = 60
@@ -87,7 +87,7 @@ def _times(name: str, metric: str, window: Window) -> dict[str, float | int | No
         "count": number,
         "mean": total / number if number else None,
     }
-    return found | {f"p{p}": percentile(bounds, counts, p) for p in PERCENTS}
+    return found | {f"p{p}": histogram_quantile(bounds, counts, p) for p in PERCENTS}
 
 
 def _objective(cls: PriorityClass, window: Window) -> dict[str, Any] | None:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from vllm_qllm import credentials
+from vllm_qllm.percentile import percentile
 from vllm_qllm.timeline.chrome import trace
-from vllm_qllm.timeline.response import percentile, response_times
+from vllm_qllm.timeline.response import response_times
 
 HINTS = {
     401: " (with tenants it is for operators: set OPENAI_API_KEY)",
@@ -68,7 +69,7 @@ def summary(document: Mapping[str, Any]) -> str:
     for name, times in response_times(document).items():
         line = f"{name}: {len(times)} requests started"
         if times:
-            shown = (percentile(times, 50), percentile(times, 99), times[-1])
+            shown = (percentile(times, p) or 0.0 for p in (50, 99, 100))
             p50, p99, most = (f"{1e3 * t:.2f}" for t in shown)
             line += f", response time p50 {p50} ms, p99 {p99} ms, max {most} ms"
         lines.append(line)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -22,12 +21,3 @@ def response_times(document: Mapping[str, Any]) -> dict[str, list[float]]:
             if event["kind"] == "request_started" and event["time"] >= engine["start"]:
                 found[event["class"]].append(event["response"])
     return {name: sorted(times) for name, times in found.items()}
-
-
-def percentile(ascending: Sequence[float], percent: float) -> float:
-    """The smallest value that ``percent`` of all values do not exceed (nearest rank).
-
-    Raises:
-        IndexError: there are no values.
-    """
-    return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Percentiles from a histogram, as Prometheus's ``histogram_quantile`` estimates them."""
+"""Quantiles of a histogram, as Prometheus estimates them, and how many values are below a bound."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def percentile(bounds: Sequence[float], counts: Sequence[float], percent: float) -> float | None:
+def histogram_quantile(
+    bounds: Sequence[float], counts: Sequence[float], percent: float
+) -> float | None:
     """The value that ``percent`` of all values do not exceed; None when there are none.
 
     Values are taken to be spread evenly over their bucket. Of those above the last bound nothing
@@ -30,7 +32,7 @@ def within(bounds: Sequence[float], counts: Sequence[float], most: float) -> flo
     """How many values are at most ``most``; exact at a bound, linear between two of them.
 
     Args:
-        bounds, counts: see :func:`percentile`.
+        bounds, counts: see :func:`histogram_quantile`.
         most: as the bounds. Of values above the last bound nothing is known: they are above it.
     """
     kept, lower = 0.0, 0.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.deploy.tools import program
 from vllm_qllm.metrics.names import SECONDS
-from vllm_qllm.status.percentile import percentile, within
+from vllm_qllm.status.histogram import histogram_quantile, within
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 COUNTS = [
@@ -35,7 +35,7 @@ def test_prometheus_says_the_same(tmp_path: Path) -> None:
             name = f'h_bucket{{case="{case}", le="{bound}"}}'
             series.append({"series": name, "values": f"{below}x2"})
         for percent in (1, 50, 90, 99, 100):
-            value = percentile(BOUNDS, counts, percent)
+            value = histogram_quantile(BOUNDS, counts, percent)
             # 1 is true. Its own comparison allows no rounding.
             sample = {"labels": f'{{case="{case}"}}', "value": 1}
             theirs = f'histogram_quantile({percent / 100}, h_bucket{{case="{case}"}})'
@@ -50,7 +50,7 @@ def test_prometheus_says_the_same(tmp_path: Path) -> None:
 
 
 def test_of_nothing_there_is_none() -> None:
-    assert percentile(BOUNDS, [0, 0, 0, 0, 0], 50) is None
+    assert histogram_quantile(BOUNDS, [0, 0, 0, 0, 0], 50) is None
 
 
 @given(
@@ -60,7 +60,7 @@ def test_of_nothing_there_is_none() -> None:
 def test_it_rises_with_the_percentage_and_stays_in_a_bucket_that_has_values(
     counts: list[int], percents: list[float]
 ) -> None:
-    found = [percentile(SECONDS, counts, percent) for percent in percents]
+    found = [histogram_quantile(SECONDS, counts, percent) for percent in percents]
     if not sum(counts):
         assert found == [None, None]
         return
@@ -79,7 +79,7 @@ def test_it_rises_with_the_percentage_and_stays_in_a_bucket_that_has_values(
     st.floats(0.01, 99.99),
 )
 def test_so_many_are_within_a_percentile(counts: list[int], percent: float) -> None:
-    value = percentile(SECONDS, counts, percent)
+    value = histogram_quantile(SECONDS, counts, percent)
     if value is not None and value < SECONDS[-1]:
         assert within(SECONDS, counts, value) == pytest.approx(sum(counts) * percent / 100)
 
