@@ -19,9 +19,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import BE, KINDS, LS, OK, UNANSWERED, BadRecord, Record, Request, load_all
-from benchmarks.steps import busy_steps, chunked, lone_first_tokens
-from benchmarks.summary import number, of_class
+from benchmarks.record.record import (
+    BE,
+    KINDS,
+    LS,
+    OK,
+    UNANSWERED,
+    BadRecord,
+    Record,
+    Request,
+    load_all,
+)
+from benchmarks.record.steps import busy_steps, chunked, lone_first_tokens
+from benchmarks.record.summary import number, of_class
 from vllm_qllm.capacity.cost import Cost
 from vllm_qllm.capacity.errors import CapacityError
 from vllm_qllm.capacity.fit import Sample, fit

@@ -14,23 +14,23 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.conditions import ROOT, conditions, sentence
-from benchmarks.equality import Sample
-from benchmarks.host import Host
 from benchmarks.load.arrivals import Poisson
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
-from benchmarks.markdown import table
-from benchmarks.matrix import Setup, cells
-from benchmarks.measure import measure
-from benchmarks.models import make
-from benchmarks.progress import Progress
-from benchmarks.record import BE, KINDS, LS, Record
+from benchmarks.measurement.conditions import ROOT, conditions, sentence
+from benchmarks.measurement.equality import Sample
+from benchmarks.measurement.matrix import Setup, cells
+from benchmarks.measurement.measure import measure
+from benchmarks.measurement.progress import Progress
+from benchmarks.models.model import make
+from benchmarks.record.record import BE, KINDS, LS, Record
+from benchmarks.record.summary import number, of_class, together
+from benchmarks.report.markdown import table
 from benchmarks.scenarios.scenario import COMMON, Scenario, Variant
-from benchmarks.server import ServerDied, exit_on_signals, reported
-from benchmarks.summary import number, of_class, together
 from benchmarks.systems import SYSTEMS
+from benchmarks.systems.host import Host
+from benchmarks.systems.server import ServerDied, exit_on_signals, reported
 
 MODEL = "small-mixtral"
 STOCK = ("fcfs", "priority-2048")

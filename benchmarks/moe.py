@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.conditions import conditions
+from benchmarks.measurement.conditions import conditions
 from vllm_qllm.kernels.moe import cpu, cpu_library
 from vllm_qllm.percentile import percentile
 

@@ -21,17 +21,17 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.conditions import ROOT, conditions, sentence
 from benchmarks.load.client import Client
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop
-from benchmarks.models import SHAPES, make
-from benchmarks.progress import Progress
-from benchmarks.record import BE, OK
+from benchmarks.measurement.conditions import ROOT, conditions, sentence
+from benchmarks.measurement.progress import Progress
+from benchmarks.models.model import SHAPES, make
+from benchmarks.record.record import BE, OK
+from benchmarks.record.summary import number
 from benchmarks.scenarios.scenario import COMMON
-from benchmarks.server import Server, ServerDied, exit_on_signals, reported, serve
-from benchmarks.summary import number
 from benchmarks.systems import SYSTEMS
+from benchmarks.systems.server import Server, ServerDied, exit_on_signals, reported, serve
 from vllm_qllm.percentile import percentile
 
 OFF, ON = "be-alone", "be-alone-strict"

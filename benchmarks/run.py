@@ -14,21 +14,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record
-from benchmarks.conditions import ROOT, conditions, sentence
-from benchmarks.host import Host
 from benchmarks.load.traces import BadTrace, Traces
-from benchmarks.matrix import Cell, Setup, cells, finished
-from benchmarks.measure import measure
-from benchmarks.models import make
-from benchmarks.options import QUICK, listing, parse, sample_of, times_of
-from benchmarks.progress import Progress
-from benchmarks.record import KINDS, Record
-from benchmarks.report import render
+from benchmarks.measurement.conditions import ROOT, conditions, sentence
+from benchmarks.measurement.matrix import Cell, Setup, cells, finished
+from benchmarks.measurement.measure import measure
+from benchmarks.measurement.options import QUICK, listing, parse, sample_of, times_of
+from benchmarks.measurement.progress import Progress
+from benchmarks.models.model import make
+from benchmarks.record import record
+from benchmarks.record.record import KINDS, Record
+from benchmarks.record.summary import number, of_class
+from benchmarks.report.report import render
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.scenario import COMMON
-from benchmarks.server import ServerDied, exit_on_signals
-from benchmarks.summary import number, of_class
+from benchmarks.systems.host import Host
+from benchmarks.systems.server import ServerDied, exit_on_signals
 
 LOGS = ROOT / "benchmarks" / ".logs"
 # For the time left: starting and ending a server, and what follows a window.

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.models import make
+from benchmarks.models.model import make
 
 REQUESTS, TOKENS = 4, 400
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import glance, report
-from benchmarks.record import BadRecord, load_all
+from benchmarks.record.record import BadRecord, load_all
+from benchmarks.report import glance, report
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Mixtral in float32 whose outputs depend on all of their context."""
-    from benchmarks.models import make
+    from benchmarks.models.model import make
 
     return make("tiny-mixtral", tmp_path_factory.mktemp("models") / "tiny-mixtral")
 

@@ -59,7 +59,7 @@ GRAPHS = {"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64]}
 
 def _responses(seconds: float) -> dict[str, Any]:
     """What the timeline says of the last seconds: response times, suspensions; {} without one."""
-    from benchmarks.responses import response_times
+    from benchmarks.measurement.responses import response_times
     from vllm_qllm.metrics.location import prepared
     from vllm_qllm.timeline.document import document
 

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import Shape, config
-from benchmarks.tokenizer import BOS, EOS, PAD, write_tokenizer
+from benchmarks.models.model import Shape, config
+from benchmarks.models.tokenizer import BOS, EOS, PAD, write_tokenizer
 
 VOCAB, MAX_TOKENS = 32000, 32768
 MIXTRAL = Shape(4096, 32, 32, 8, 128, 14336, 8, 2, "bfloat16", VOCAB, MAX_TOKENS)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.conditions import ROOT, conditions, sentence
 from benchmarks.hogs.hog import HOGS
 from benchmarks.hogs.run import Result, results
-from benchmarks.markdown import table
-from benchmarks.models import SHAPES, make
-from benchmarks.options import RUNS
-from benchmarks.server import exit_on_signals, reported
+from benchmarks.measurement.conditions import ROOT, conditions, sentence
+from benchmarks.measurement.options import RUNS
+from benchmarks.models.model import SHAPES, make
+from benchmarks.report.markdown import table
 from benchmarks.systems import SYSTEMS
+from benchmarks.systems.server import exit_on_signals, reported
 from vllm_qllm.percentile import percentile
 
 SYSTEM = "strict"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.hogs.urgent import PLAIN, REGEX, SCHEMA
-from benchmarks.record import BE
-from benchmarks.server import SERVED_NAME
+from benchmarks.record.record import BE
 from benchmarks.systems import LOWER_FIRST
+from benchmarks.systems.server import SERVED_NAME
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
 TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"

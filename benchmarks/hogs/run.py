@@ -14,8 +14,8 @@ import aiohttp
 
 from benchmarks.hogs.hog import HOGS, SMALL, Hog
 from benchmarks.hogs.urgent import Urgent
-from benchmarks.progress import Progress
-from benchmarks.server import Server, serve
+from benchmarks.measurement.progress import Progress
+from benchmarks.systems.server import Server, serve
 
 WARM_UP, ALONE_SECONDS, BESIDE_SECONDS, PATIENCE_SECONDS = 5, 4.0, 8.0, 30.0
 # A hog that was answered is sent again after so long.

@@ -7,9 +7,9 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.record import LS
-from benchmarks.server import SERVED_NAME, Server
+from benchmarks.record.record import LS
 from benchmarks.systems import LOWER_FIRST
+from benchmarks.systems.server import SERVED_NAME, Server
 
 PLAIN, REGEX, SCHEMA = "plain", "regex", "schema"
 KINDS = (PLAIN, REGEX, SCHEMA)

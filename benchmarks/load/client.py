@@ -13,8 +13,8 @@ import aiohttp
 import msgspec
 
 from benchmarks.load.streams import Job, prompt_of
-from benchmarks.record import FAILED, OK, UNANSWERED, Outcome, Request
-from benchmarks.server import Server
+from benchmarks.record.record import FAILED, OK, UNANSWERED, Outcome, Request
+from benchmarks.systems.server import Server
 
 # Longer than any run: a run ends by cancelling.
 TIMEOUT_SECONDS = 3600.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.load.client import Client, Exchange
 from benchmarks.load.streams import ClosedLoop, Job, Stream
 from benchmarks.load.traces import Traces
-from benchmarks.record import OK
+from benchmarks.record.record import OK
 
 # A client whose request failed at once would otherwise spin.
 PAUSE_AFTER_FAILURE = 0.5

@@ -19,14 +19,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.conditions import ROOT
-from benchmarks.groups import Results
+from benchmarks.measurement.conditions import ROOT
 from benchmarks.pictures import style
 from benchmarks.pictures.latency import against_load, distribution, responses, ttfts
 from benchmarks.pictures.progress import be_progress
 from benchmarks.pictures.steps import timeline
 from benchmarks.pictures.strip import strip
-from benchmarks.record import BadRecord, load_all
+from benchmarks.record.groups import Results
+from benchmarks.record.record import BadRecord, load_all
 
 FORMATS = ("svg", "png")
 PICTURES = ROOT / "benchmarks" / "results" / "pictures"

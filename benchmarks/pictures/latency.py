@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.groups import Group, Results
 from benchmarks.pictures import style
-from benchmarks.record import LS, Record
-from benchmarks.summary import counted, to_first_token
+from benchmarks.record.groups import Group, Results
+from benchmarks.record.record import LS, Record
+from benchmarks.record.summary import counted, to_first_token
 from vllm_qllm.percentile import percentile
 
 Values = Callable[[Record], Sequence[float]]

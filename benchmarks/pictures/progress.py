@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from benchmarks.groups import Group, Results
 from benchmarks.pictures import style
-from benchmarks.record import BE, Record
+from benchmarks.record.groups import Group, Results
+from benchmarks.record.record import BE, Record
 
 
 def tokens_by(record: Record) -> tuple[list[float], list[int]]:

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.conditions import sentence
-from benchmarks.record import Record
+from benchmarks.measurement.conditions import sentence
+from benchmarks.record.record import Record
 
 # Okabe and Ito's palette: what is ours is blue, what is stock is warm, a bound is grey.
 OURS = {

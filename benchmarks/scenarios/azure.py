@@ -7,7 +7,7 @@ here is a few seconds of the trace; the seed chooses which.
 """
 
 from benchmarks.load.streams import Replay
-from benchmarks.record import BE, LS
+from benchmarks.record.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 CONVERSATION = "AzureLLMInferenceTrace_conv.csv"

@@ -8,7 +8,7 @@ arrivals are a gamma process whose gaps vary by three times their mean.
 from benchmarks.load.arrivals import Gamma
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
-from benchmarks.record import BE, LS
+from benchmarks.record.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 SCENARIO = Scenario(

@@ -6,7 +6,7 @@ There, a request that takes 8 s alone takes 16 s beside them although its priori
 
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop
-from benchmarks.record import BE, LS
+from benchmarks.record.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 SCENARIO = Scenario(

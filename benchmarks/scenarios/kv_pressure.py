@@ -10,7 +10,7 @@ from benchmarks.load.arrivals import Bursts
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
-from benchmarks.record import BE, LS
+from benchmarks.record.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 # Of 128 tokens. Three best-effort requests fill 96 of them, and so do the 32 of a burst.

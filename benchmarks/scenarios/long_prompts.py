@@ -4,7 +4,7 @@
 from benchmarks.load.arrivals import Poisson
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
-from benchmarks.record import BE, LS
+from benchmarks.record.record import BE, LS
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 SCENARIO = Scenario(

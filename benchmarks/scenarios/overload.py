@@ -5,7 +5,7 @@ from benchmarks.load.arrivals import Poisson
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, open_loop
-from benchmarks.record import BE, LS, Point
+from benchmarks.record.record import BE, LS, Point
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 RATES = (2.0, 6.0)

@@ -10,7 +10,7 @@ from benchmarks.load.arrivals import Poisson
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import LogNormal
 from benchmarks.load.streams import OpenLoop
-from benchmarks.record import BE, LS, Point
+from benchmarks.record.record import BE, LS, Point
 from benchmarks.scenarios.scenario import Scenario, Variant
 
 LENGTHS = LogNormal(

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.load.drive import Times
 from benchmarks.load.streams import ClosedLoop, Stream
-from benchmarks.record import Point
+from benchmarks.record.record import Point
 
 # The same for every scenario, so that one server can serve several. Prefix caching is off: prompts
 # share nothing, so it could only cost. The models stop at 4096 positions by their own word; rotary

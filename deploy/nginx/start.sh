@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # nginx in the foreground, and watch-replicas.sh beside it.
 #
 #   REPLICAS="host:port host:port" start.sh DIRECTORY

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Active health: asks each replica's /health, and has nginx leave out those that do not answer 200.
 #
 #   REPLICAS="host:port host:port" watch-replicas.sh DIRECTORY [once]

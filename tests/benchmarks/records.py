@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.record import Point, Record, Request
+from benchmarks.record.record import Point, Record, Request
 
 
 def request(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import capacity
-from benchmarks.record import BE, LS, Record, Request, failed, save
-from benchmarks.steps import busy_steps
+from benchmarks.record.record import BE, LS, Record, Request, failed, save
+from benchmarks.record.steps import busy_steps
 from benchmarks.systems import SYSTEMS
 from tests.benchmarks.records import record
 from vllm_qllm.capacity.cost import Cost

@@ -18,8 +18,8 @@ from vllm.v1.engine.core import EngineCoreProc, EngineShutdownState
 from vllm.v1.fault_tolerance.engine_core_sentinel import FT_UTILITY_METHOD
 
 import vllm_qllm.engine.controller
-from benchmarks.adapters import make_adapter
-from benchmarks.models import make as make_model
+from benchmarks.models.adapters import make_adapter
+from benchmarks.models.model import make as make_model
 from tests.engine.bare_scheduler import BE, LS, BareScheduler, Clock, Make
 from tests.engine.scripted import EngineFor
 from tests.engine.test_token_equality import assert_same, prompt

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.families import FAMILIES, make_family
-from benchmarks.models import make
+from benchmarks.models.families import FAMILIES, make_family
+from benchmarks.models.model import make
 from tests.engine.scripted import BE, LS, EngineFor, stop_everywhere
 from tests.engine.test_token_equality import assert_same, prompt
 

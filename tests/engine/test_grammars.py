@@ -12,7 +12,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
-from benchmarks.tokenizer import EOS
+from benchmarks.models.tokenizer import EOS
 from tests.engine.bare_scheduler import BE, LS, BareScheduler
 from tests.engine.grammars import Anything, constraint, request
 from tests.engine.scripted import EngineFor, ScriptedEngine, stop_everywhere

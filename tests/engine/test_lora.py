@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from vllm.lora.request import LoRARequest
 
-from benchmarks.adapters import make_adapter
-from benchmarks.models import make
+from benchmarks.models.adapters import make_adapter
+from benchmarks.models.model import make
 from tests.engine.scripted import BE, LS, EngineFor
 from tests.engine.test_token_equality import assert_same, prompt
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from vllm.lora.request import LoRARequest
 
-from benchmarks.adapters import make_adapter
-from benchmarks.models import make
+from benchmarks.models.adapters import make_adapter
+from benchmarks.models.model import make
 from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine
 from tests.engine.test_sampling_fields import END, START, Journey
 from tests.engine.test_token_equality import prompt

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-from benchmarks.models import make
+from benchmarks.models.model import make
 from tests.engine.scripted import BE, LS, EngineFor, ScriptedEngine, stop_everywhere
 from tests.engine.test_token_equality import prompt
 from vllm_qllm.kernels.moe.triton_work import Work

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tokenizer import EOS
+from benchmarks.models.tokenizer import EOS
 from tests.serve.answers import Answer
 from tests.serve.rivals import Question, text
 

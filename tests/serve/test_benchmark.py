@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import record
-from benchmarks.equality import Sample
 from benchmarks.load.arrivals import Poisson
 from benchmarks.load.drive import Times
 from benchmarks.load.lengths import Fixed
 from benchmarks.load.streams import ClosedLoop, Replay, open_loop
 from benchmarks.load.traces import Traces
-from benchmarks.matrix import Setup, cells
-from benchmarks.progress import Progress
-from benchmarks.record import BE, LS, Record
+from benchmarks.measurement.equality import Sample
+from benchmarks.measurement.matrix import Setup, cells
+from benchmarks.measurement.progress import Progress
+from benchmarks.record import record
+from benchmarks.record.record import BE, LS, Record
+from benchmarks.record.summary import of_class
 from benchmarks.run import run
 from benchmarks.scenarios.scenario import Scenario, Variant
-from benchmarks.server import free_port
-from benchmarks.summary import of_class
+from benchmarks.systems.server import free_port
 from tests.serve.server import Server
 
 pytestmark = pytest.mark.server

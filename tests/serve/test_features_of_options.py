@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.adapters import RANK, make_adapter
-from benchmarks.models import SHAPES, make
+from benchmarks.models.adapters import RANK, make_adapter
+from benchmarks.models.model import SHAPES, make
 from tests.serve.features import PROMPT, TOOL_CALLS, completion, ends
 from tests.serve.rivals import Question, contest
 from tests.serve.server import STRICT, Server, serve
