@@ -17,7 +17,6 @@ FROM ${VLLM_IMAGE} AS gpu-build
 USER 0
 WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
-COPY csrc csrc
 COPY vllm_qllm vllm_qllm
 RUN python3 -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
@@ -69,10 +68,8 @@ RUN grep --extended-regexp --invert-match \
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY csrc csrc
 COPY vllm_qllm vllm_qllm
-# The kernel is optional for pip; here its absence is an error.
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
- && pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
- && test -f /opt/qllm/lib/python3.11/site-packages/vllm_qllm/kernels/moe/_moe_cpu.so
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . ./csrc \
+ && pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM cpu-base AS cpu
 RUN useradd --uid 10001 --user-group --create-home qllm

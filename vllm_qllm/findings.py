@@ -190,6 +190,12 @@ def expert_kernel() -> Iterator[Finding]:
         yield Finding("ok", "expert kernel", detail)
 
 
+def _cause(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name.partition('.')[0]} is not installed"
+    return f"{type(error).__name__}: {error}"
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     entry_point,
     vllm,
@@ -211,6 +217,6 @@ def findings() -> list[Finding]:
             found += check()
         except Exception as error:
             # Whatever it is, the person who asked wants the other answers too.
-            detail = f"could not be checked: {type(error).__name__}: {error}"
+            detail = f"could not be checked: {_cause(error)}"
             found.append(Finding("BAD", check.__name__.replace("_", " "), detail))
     return found

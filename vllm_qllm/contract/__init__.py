@@ -58,8 +58,10 @@ def violations(seams: Iterable[Wrapped]) -> list[str]:
     """
     version = installed_version()
     if version != SUPPORTED:
+        if not version:
+            return [f"vLLM is not installed; this release supports {SUPPORTED}: install that one"]
         return [
-            f"vLLM {version or '(none)'} is installed, this release supports {SUPPORTED} "
+            f"vLLM {version} is installed, this release supports {SUPPORTED} "
             "(install that one, or serve without a priority policy)"
         ]
     found = []

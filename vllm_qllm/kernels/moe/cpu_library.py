@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vllm_qllm import __version__
+
 KERNELS = {"amx": 0, "avx512": 2, "brgemm": 1}
 """Which instructions multiply: AMX tiles, AVX512-BF16, or oneDNN's micro-kernel.
 
@@ -61,16 +63,23 @@ def need() -> Any:
 
 
 @functools.cache
-def load(path: Path = PATH, torch_version: str = torch.__version__) -> Library:
+def load(
+    path: Path = PATH, torch_version: str = torch.__version__, release: str = __version__
+) -> Library:
     """Loads the library, or says why it cannot be used here."""
     if platform.machine() != "x86_64":
         return Library(None, "", f"the MoE kernel is for x86-64, this is {platform.machine()}")
     if not path.exists():
-        return Library(None, "", "the MoE kernel was not built: install from source with g++")
+        reason = "the MoE kernel is not installed: pip install --no-build-isolation vllm-qllm-cpu"
+        return Library(None, "", reason)
     try:
         functions: Any = ctypes.CDLL(str(path))
     except OSError as error:
         return Library(None, "", f"the MoE kernel does not load: {error}")
+    # Structures are shared with it, and another release may have others.
+    if (made_for := _release(functions)) != release:
+        reason = f"the MoE kernel is of vllm-qllm {made_for}, this is {release}"
+        return Library(None, "", reason)
     functions.qllm_torch_version.restype = ctypes.c_char_p
     built_for = functions.qllm_torch_version().decode()
     if built_for != torch_version.split("+")[0]:
@@ -84,6 +93,13 @@ def load(path: Path = PATH, torch_version: str = torch.__version__) -> Library:
             return Library(functions, kernel, None)
         reasons.append(reason.decode())
     return Library(None, "", "the MoE kernel cannot run here: " + "; ".join(dict.fromkeys(reasons)))
+
+
+def _release(functions: Any) -> str:
+    if not hasattr(functions, "qllm_release"):
+        return "before 0.2.0"
+    functions.qllm_release.restype = ctypes.c_char_p
+    return str(functions.qllm_release().decode())
 
 
 def _declare(functions: Any) -> None:
