@@ -163,7 +163,7 @@ class ClassScheduler(Scheduler):
         candidates = [r for rows in self.decoding[plan.level + 1 :] for r in rows]
         if not candidates:
             return []
-        candidates.sort(key=lambda r: (r.level, -r.emitted))
+        candidates.sort(key=lambda r: (r.level, -r.emitted, r.arrived))
         leading = decodes + prefills
         slots = self.server.slots - len(leading)
         queued = self.queues[plan.level].first(slots)

@@ -52,6 +52,8 @@ class Replica:
         self._random = random.Random(seed)
         self._flight: Flight | None = None
         self._suspended: list[Flight] = []
+        # Who has arrived since the scheduler was asked last.
+        self._arrived: list[Request] = []
         self._plans = server.scheduling == "classes"
         self._scheduler: Scheduler = (
             ClassScheduler(server) if self._plans else StockScheduler(server)
@@ -60,10 +62,10 @@ class Replica:
     # -- events --------------------------------------------------------------------------------
 
     def arrive(self, request: Request, now: float) -> None:
-        """A request reaches the engine."""
+        """A request reaches the engine, whose scheduler sees it between steps only."""
         request.arrived = now
         self.outstanding[request.level] += 1
-        self._scheduler.add(request)
+        self._arrived.append(request)
         flight = self._flight
         if flight is None:
             if math.isinf(self.next_event):  # else it is about to decide
@@ -231,15 +233,26 @@ class Replica:
     def _decide(self, now: float) -> None:
         self.next_event = math.inf
         scheduler = self._scheduler
-        if isinstance(scheduler, ClassScheduler):
-            self._ask(scheduler, now)
-        else:
-            assert isinstance(scheduler, StockScheduler)
-            batch = scheduler.compose()
-            if batch:
-                if not batch.prefills:
-                    batch.steady = self._alike(batch)
-                self._start(batch, now)
+        for request in self._arrived:
+            scheduler.add(request)
+        self._arrived.clear()
+        preemptions = -1
+        # A request that finds no block may lose its own: the step is empty, and as an engine with
+        # work does not wait, the next one is put together at once.
+        while self._flight is None and preemptions != scheduler.preemptions:
+            preemptions = scheduler.preemptions
+            if isinstance(scheduler, ClassScheduler):
+                self._ask(scheduler, now)
+            else:
+                assert isinstance(scheduler, StockScheduler)
+                self._compose(scheduler, now)
+
+    def _compose(self, scheduler: StockScheduler, now: float) -> None:
+        batch = scheduler.compose()
+        if batch:
+            if not batch.prefills:
+                batch.steady = self._alike(batch)
+            self._start(batch, now)
 
     def _ask(self, scheduler: ClassScheduler, now: float) -> None:
         view = scheduler.view(now, self._suspended)

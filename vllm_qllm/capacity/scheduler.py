@@ -64,6 +64,7 @@ class Scheduler:
     Attributes:
         decoding, prefilling: admitted requests, by class.
         suspendable: whether steps are ever suspended.
+        preemptions: how often a request lost its blocks.
     """
 
     suspendable = False
@@ -75,6 +76,7 @@ class Scheduler:
         self.decoding: list[list[Request]] = [[] for _ in range(classes)]
         self.prefilling: list[list[Request]] = [[] for _ in range(classes)]
         self.in_steps = 0
+        self.preemptions = 0
         self._admissions = 0
 
     # -- what the two kinds do differently -----------------------------------------------------
@@ -201,6 +203,7 @@ class Scheduler:
         self.blocks.release(victim)
         victim.computed = 0
         victim.preemptions += 1
+        self.preemptions += 1
         self.add(victim)
 
     def put_back(self, requests: Sequence[Request]) -> None:

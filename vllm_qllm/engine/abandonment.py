@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vllm.v1.request import Request, RequestStatus
 
+from vllm_qllm.engine.load import is_decoding
 from vllm_qllm.engine.step import Step
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ class Abandonment:
             if request is None:
                 continue
             request.num_computed_tokens = min(request.num_computed_tokens, before)
-            left = request.num_tokens - request.num_computed_tokens
-            request.is_prefill_chunk = left > 1 or not request.num_output_tokens
+            request.is_prefill_chunk = not is_decoding(request)
             self._drop_hits(request, step)
 
     def _drop_hits(self, request: Request, step: Step) -> None:

@@ -32,6 +32,16 @@ def _is_blocked(request: Request) -> bool:
     )
 
 
+def is_decoding(request: Request) -> bool:
+    """Whether an admitted request has its prompt computed, and its last token is next.
+
+    Not by ``is_prefill_chunk``: that is still set when a prompt that is computed again, after a
+    loss of its blocks, was left with one token, which is then computed as any decode.
+    """
+    missing = request.num_tokens - request.num_computed_tokens
+    return missing <= 1 and request.num_output_tokens > 0
+
+
 class LoadMeter:
     """Counts per class for the policy. Times are ``time.monotonic()`` seconds."""
 
@@ -65,7 +75,7 @@ class LoadMeter:
                 decodes = tokens == 1 and request.num_output_tokens > 0
                 in_steps[level][decodes] = True
             else:
-                (prefilling if request.is_prefill_chunk else decoding)[level] += 1
+                (decoding if is_decoding(request) else prefilling)[level] += 1
         blocked = self.blocked()
         waiting = [self.queued(level) - blocked[level] for level in self._levels]
         self._service.note(
@@ -106,7 +116,7 @@ class LoadMeter:
         tokens = sum(
             r.num_tokens - r.num_computed_tokens
             for r in scheduler.running
-            if r.is_prefill_chunk and scheduler.level(r) == level and r.request_id not in suspended
+            if not is_decoding(r) and scheduler.level(r) == level and r.request_id not in suspended
         )
         first = scheduler.waiting.first(level)
         if first is not None:

@@ -64,7 +64,10 @@ class Riders:
         if blocks is None:
             return []
         # Those that have come furthest ride first: they finish soonest and give blocks back.
-        candidates = sorted(candidates, key=lambda r: (scheduler.level(r), -r.num_output_tokens))
+        candidates = sorted(
+            candidates,
+            key=lambda r: (scheduler.level(r), -r.num_output_tokens, r.arrival_time),
+        )
         riders: list[Request] = []
         for request in candidates:
             if len(riders) == plan.riders:

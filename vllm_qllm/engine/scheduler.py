@@ -32,7 +32,7 @@ from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.encoder_guard import EncoderGuard
 from vllm_qllm.engine.grammars import Grammars
 from vllm_qllm.engine.kv_guard import KVGuard
-from vllm_qllm.engine.load import LoadMeter
+from vllm_qllm.engine.load import LoadMeter, is_decoding
 from vllm_qllm.engine.parking import Parking
 from vllm_qllm.engine.programs import Programs
 from vllm_qllm.engine.riders import Riders
@@ -237,7 +237,7 @@ class PriorityScheduler(Scheduler):
                 held.append(request)
             elif self.level(request) == plan.level:
                 admitted.append(request)
-            elif plan.riders and self.level(request) > plan.level and not request.is_prefill_chunk:
+            elif plan.riders and self.level(request) > plan.level and is_decoding(request):
                 candidates.append(request)
             else:
                 held.append(request)
