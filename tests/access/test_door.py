@@ -35,9 +35,9 @@ OTHER_SERVERS = {"launchers/dp_supervisor.py", "cli/preload.py"}
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace", "websocket")
 
 
-def in_the_text() -> Iterator[str]:
+def in_the_text(of: Path = ENTRYPOINTS) -> Iterator[str]:
     """Routes that vLLM's text declares, whether or not they can be had here."""
-    for file in sorted(ENTRYPOINTS.rglob("*.py")):
+    for file in sorted(of.rglob("*.py")):
         if str(file.relative_to(ENTRYPOINTS)) in OTHER_SERVERS:
             continue
         for node in ast.walk(ast.parse(file.read_text())):

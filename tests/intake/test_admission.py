@@ -20,16 +20,20 @@ class Engine:
         self.adding: list[str] = []
         self.go_on = asyncio.Event()
 
-    async def add_request(self, name: str) -> str:
+    async def add_request(self, name: str, *, priority: int = 0) -> str:
         self.adding.append(name)
         await self.go_on.wait()
         return name
 
 
 async def added(engine: Engine, level: int | None, name: str) -> str:
-    """Add a request while it is being served."""
-    passage.set(None if level is None else Passage(LIMITS, level))
-    return await engine.add_request(name)
+    """Add a request while it is being served, by a handler that has said nothing of its class."""
+    served = None if level is None else Passage(LIMITS, 1)
+    passage.set(served)
+    try:
+        return await engine.add_request(name, priority=LIMITS.config.usual_priority(level or 0))
+    finally:
+        assert served is None or served.level == level
 
 
 def test_only_less_urgent_ones_wait_for_each_other() -> None:

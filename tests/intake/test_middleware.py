@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.access.gates import config_with, visit
+from tests.intake.virtual_loop import loop, run
+from vllm_qllm.access.door import DOORS
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.visit import SCOPE_KEY
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.limits import Limits
 from vllm_qllm.intake.middleware import SMALL_BYTES, SMALL_ITEMS, IntakeMiddleware
 from vllm_qllm.intake.passage import passage
+from vllm_qllm.intake.turns import REST
 
 BYTES, ITEMS = 3 * SMALL_BYTES, 3 * SMALL_ITEMS
 LIMITS = Limits.of(
@@ -77,9 +82,18 @@ async def nothing(body: bytes) -> None:
     pass
 
 
+ROUTES = FastAPI()
+for route in DOORS:
+    method, _, path = route.partition(" ")
+    if method == "WEBSOCKET":
+        ROUTES.add_api_websocket_route(path, lambda: None)
+    elif method != "BELOW":
+        ROUTES.add_api_route(path, lambda: None, methods=[method])
+
+
 def scope(path: str = "/v1/completions", **headers: str) -> Scope:
     raw = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
-    return {"type": "http", "method": "POST", "path": path, "headers": raw}
+    return {"type": "http", "method": "POST", "path": path, "headers": raw, "app": ROUTES}
 
 
 def sent(client: Client, to: Scope | None = None, app: App = nothing) -> Client:
@@ -132,9 +146,29 @@ def test_parts_of_a_form_are_not_json() -> None:
     assert sent(Client(*pieces(body)), scope(content_type="multipart/form-data")).status == 200
 
 
-def test_anthropic_clients_get_their_form() -> None:
-    client = sent(Client(b" " * (BYTES + 1)), scope("/v1/messages"))
-    assert json.loads(client.text)["type"] == "error"
+@pytest.mark.parametrize("root", ["", "/behind"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_anthropic_clients_get_their_form(path: str, root: str) -> None:
+    """413 is for bytes; too many parts are a prompt that is too long, which clients shorten."""
+    to = scope(root + path) | {"root_path": root}
+    bytes_, items = sent(Client(b" " * (BYTES + 1)), to), sent(Client(b"[" * ITEMS), to)
+    for client, status, type_ in (
+        (bytes_, 413, "request_too_large"),
+        (items, 400, "invalid_request_error"),
+    ):
+        answer = json.loads(client.text)
+        assert (client.status, answer["type"], answer["error"]["type"]) == (status, "error", type_)
+    message = json.loads(items.text)["error"]["message"]
+    most = LIMITS.items_at(path)
+    assert re.match(rf"prompt is too long: {ITEMS} .* > {most} maximum .*max_body_items", message)
+
+
+def test_a_refusal_says_how_much_there_was_and_what_is_allowed_where() -> None:
+    many = b'""' * (7 * ITEMS)
+    refused = json.loads(sent(Client(*pieces(many)), scope("/v1/responses")).text)["error"]
+    assert refused["code"] == 413
+    for word in (str(7 * ITEMS), str(LIMITS.items_at("/v1/responses")), "max_body_items", "by 3"):
+        assert word in refused["message"]
 
 
 def test_large_ones_are_read_one_by_one_and_small_ones_beside_them() -> None:
@@ -171,7 +205,7 @@ def test_the_next_one_is_read_when_this_one_was(how: str) -> None:
 
         async def app(body: bytes) -> None:
             served = passage.get()
-            assert served is not None and served.level == 1
+            assert served is not None and served.level == 0
             reading.append(body)
             if len(reading) == 3:
                 all_read.set()
@@ -210,6 +244,88 @@ def test_who_goes_away_while_waiting_is_not_served() -> None:
         assert (len(reading), gone.sent, last.status) == (2, [], 200)
 
     asyncio.run(run())
+
+
+def said(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields | {"list": ["x"] * (2 * SMALL_ITEMS)}).encode()
+
+
+URGENT = {"x_vllm_priority": "-3"}
+# Tenant, headers, body; whether it is read before those of the class "batch" that came earlier.
+BEFORE = [
+    (None, URGENT, LARGE, True),
+    (None, {"x_vllm_priority": "50"}, said({"priority": -3}), False),
+    (None, {}, said({"priority": -3}), True),
+    (None, {}, said({"extra_body": {"service_tier": "priority"}}), True),
+    (None, {}, said({"service_tier": "flex"}), False),
+    (None, {}, said({"priority": -3, "tools": [{"priority": 50}]}), False),
+    (None, {}, said({"prompt": '"priority": 50'}), True),
+    (None, {}, LARGE, True),  # the class of priority 0
+    ("chat", URGENT, LARGE, True),
+    ("chat", {}, LARGE, True),
+    ("batch", URGENT, LARGE, False),
+    ("batch", {}, said({"priority": -3}), False),
+    ("lowered", URGENT, LARGE, False),
+    ("lowered", {}, LARGE, False),
+]
+TENANTS = {
+    "chat": {"classes": {"chat": {}, "batch": {}}, "default_class": "chat"},
+    "batch": {"classes": {"batch": {}}},
+    "lowered": {"classes": {"batch": {}}, "above": "lower"},
+}
+
+
+@pytest.mark.parametrize(("tenant", "headers", "body", "before"), BEFORE)
+def test_the_most_urgent_is_read_first_and_nobody_is_by_a_claim_alone(
+    tmp_path: Path, tenant: str | None, headers: dict[str, str], body: bytes, before: bool
+) -> None:
+    config = config_with(tmp_path, TENANTS)
+    limits, gate = Limits.of(config, 4096), Gate(config, None)
+
+    async def main() -> list[bytes]:
+        order: list[bytes] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            order.append((await receive())["body"])
+            loop().work(0.1)
+            await asyncio.sleep(0)
+
+        front = IntakeMiddleware(app, lambda: limits)
+
+        async def send(tenant: str | None, headers: dict[str, str], body: bytes) -> None:
+            own = {} if tenant is None else {SCOPE_KEY: visit(gate, tenant)}
+            client = Client(body)
+            await front(scope(**headers) | own, client.receive, client.send)
+
+        batch = [asyncio.ensure_future(send("batch", {}, b"[" + LARGE + b"]")) for _ in range(4)]
+        await asyncio.sleep(0)
+        began = loop().time()
+        await send(tenant, headers, body)
+        if before:  # one piece of another one and its own, and no rest
+            assert loop().time() - began <= 0.2 + 1e-9
+        await asyncio.gather(*batch)
+        return order
+
+    order = run(main())
+    assert len(order) == 5
+    assert (order.index(body) <= 1) == before
+
+
+def test_what_turns_out_to_be_less_urgent_takes_the_rest_of_its_class() -> None:
+    async def main() -> float:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            served = passage.get()
+            assert served is not None
+            loop().work(0.1)
+            served.classed(1)
+
+        front = IntakeMiddleware(app, lambda: LIMITS)
+        expected_urgent, less = Client(LARGE), Client(said({"priority": 10}))
+        await front(scope(), expected_urgent.receive, expected_urgent.send)
+        await front(scope(), less.receive, less.send)
+        return loop().time()
+
+    assert run(main()) == pytest.approx(0.1 + REST * 0.1 + 0.1)
 
 
 @pytest.mark.parametrize("ticks", [1, 2, 3, 4, 5, 6])

@@ -11,9 +11,11 @@ import aiohttp
 import pytest
 
 from tests.serve.server import ARGUMENTS, MODEL, Server
+from vllm_qllm.access.refusal import is_anthropic
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.json_size import COMMAS
 from vllm_qllm.intake.limits import Limits
+from vllm_qllm.intake.middleware import SMALL_ITEMS
 
 pytestmark = pytest.mark.server
 
@@ -120,7 +122,7 @@ def test_every_route_bounds_what_every_field_may_hold(server: Server) -> None:
     assert {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize"} <= set(found)
     for path, replies in asyncio.run(all_of_them()).items():
         for status, text in replies:
-            assert (path, status) == (path, 413)
+            assert (path, status) == (path, 400 if is_anthropic(path) else 413)
             assert str(LIMITS.items_at(path)) in text and "max_body_items" in text
 
 
@@ -141,3 +143,24 @@ def test_urgent_requests_are_answered_while_large_texts_are_tokenized(server: Se
 
     # In one queue with them an urgent one comes after all that were there before it.
     assert asyncio.run(run()) > 0
+
+
+def test_an_urgent_large_request_is_read_before_less_urgent_ones(server: Server) -> None:
+    many = 12
+
+    async def run() -> int:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+            chat = {"model": MODEL, "priority": 5, "anything": ["x"] * SMALL_ITEMS}
+            chat |= {"messages": [{"role": "user", "content": "a"}] * (LIMITS.body_items // 6)}
+            path = "/v1/chat/completions"
+            large = [asyncio.create_task(post(session, server, path, chat)) for _ in range(many)]
+            await asyncio.wait(large, return_when=asyncio.FIRST_COMPLETED)
+            urgent = completion(0, anything=["x"] * SMALL_ITEMS)
+            assert (await post(session, server, "/v1/completions", urgent))[0] == 200
+            left = sum(not task.done() for task in large)
+            # Longer than the model, which is found out after they were read.
+            assert {status for status, _ in await asyncio.gather(*large)} == {400}
+            return left
+
+    # In the order of their arrival it would be the last one.
+    assert asyncio.run(run()) >= many // 2

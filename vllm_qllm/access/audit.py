@@ -26,7 +26,7 @@ def write(tenant: str, refusal: Refusal, path: str, request_id: str) -> None:
         "tenant": tenant,
         "class": refusal.cls,
         "reason": refusal.reason,
-        "status": refusal.status,
+        "status": refusal.status_at(path),
         "path": path,
         "request_id": request_id,
     }

@@ -21,6 +21,7 @@ STATUS = {
     "rate": 429,
     "concurrency": 429,
     "overload": 503,
+    "items": 413,
 }
 # Status, type in the errors of vLLM and OpenAI, type in those of Anthropic.
 TYPES = {
@@ -33,6 +34,13 @@ TYPES = {
     503: ("ServiceUnavailableError", "overloaded_error"),
 }
 ANTHROPIC = "/v1/messages"
+# There 413 is for bytes alone: a conversation of too many parts is a prompt that is too long.
+STATUS_OF_ANTHROPIC = STATUS | {"items": 400}
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether a path belongs to Anthropic's API."""
+    return path.startswith(ANTHROPIC)
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,17 @@ class Refusal:
         """The HTTP status."""
         return STATUS[self.reason]
 
+    def status_at(self, path: str) -> int:
+        """The HTTP status in the API that ``path`` belongs to."""
+        return (STATUS_OF_ANTHROPIC if is_anthropic(path) else STATUS)[self.reason]
+
     def type_at(self, path: str) -> str:
         """The type of the error in the API that ``path`` belongs to."""
-        return TYPES[self.status][path.startswith(ANTHROPIC)]
+        return TYPES[self.status_at(path)][is_anthropic(path)]
 
     def body_at(self, path: str) -> dict[str, Any]:
         """The error as the API that ``path`` belongs to words it."""
         error: dict[str, Any] = {"message": self.message, "type": self.type_at(path)}
-        if path.startswith(ANTHROPIC):
+        if is_anthropic(path):
             return {"type": "error", "error": error}
-        return {"error": error | {"param": self.param, "code": self.status}}
+        return {"error": error | {"param": self.param, "code": self.status_at(path)}}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vllm_qllm.access.gate import Gate
@@ -73,6 +73,15 @@ class Visit:
         self._priority = granted
         return granted
 
+    def expects(self, asked: int | None) -> int | None:
+        """The priority that asking would get, limits apart, None if it would be refused.
+
+        Args:
+            asked: as for :meth:`ask`.
+        """
+        granted = grant(self._gate.config, self._tenant, asked)
+        return None if isinstance(granted, Refusal) else granted
+
     @contextlib.contextmanager
     def running(self, asked: int, weight: int) -> Iterator[int | Refusal]:
         """While the engine works on sequences of the request; gives their priority.
@@ -130,5 +139,10 @@ class Visit:
 
 def visit_of(raw_request: Any) -> Visit | None:
     """The visit of a request of FastAPI, None when it came by another way than the middleware."""
-    visit = raw_request.scope.get(SCOPE_KEY)
+    return visit_in(raw_request.scope)
+
+
+def visit_in(scope: Mapping[str, Any]) -> Visit | None:
+    """As :func:`visit_of`, of an ASGI scope."""
+    visit = scope.get(SCOPE_KEY)
     return visit if isinstance(visit, Visit) else None

@@ -99,16 +99,13 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
-def asked_of(
-    config: PriorityConfig, said: Said, raw_request: Any | None = None, *, auto_asks: bool = True
-) -> int | None:
+def asked_of(config: PriorityConfig, said: Said, raw_request: Any | None = None) -> int | None:
     """The priority that a request asks for.
 
     Args:
         config: for the priority of each service tier.
         said: by its body.
         raw_request: for the headers; None when the request did not come by HTTP.
-        auto_asks: whether the tier ``auto`` asks for its priority, or for none.
 
     Returns:
         None when it asks for none; a tier that is not known asks for none.
@@ -121,9 +118,16 @@ def asked_of(
         asked = config.tier_priority(tier)
         if asked is None:
             NOTICES.unknown_tier(tier, config)
-        elif tier == "auto" and not auto_asks:
-            asked = None
     if said.priority is not None:
         asked = said.priority
-    header = None if raw_request is None else raw_request.headers.get(PRIORITY_HEADER)
+    header = _header(raw_request)
     return asked if header is None else _from_header(header)
+
+
+def leaves_it_open(said: Said, raw_request: Any | None = None) -> bool:
+    """Whether a request names nothing but the tier ``auto``: which class a tenant has then."""
+    return said.service_tier == "auto" and said.priority is None and _header(raw_request) is None
+
+
+def _header(raw_request: Any | None) -> str | None:
+    return None if raw_request is None else raw_request.headers.get(PRIORITY_HEADER)

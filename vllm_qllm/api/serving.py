@@ -16,7 +16,7 @@ from vllm_qllm.access.visit import visit_of
 from vllm_qllm.api import draining, log_probabilities, refused, tier
 from vllm_qllm.api.held import held
 from vllm_qllm.api.notices import NOTICES
-from vllm_qllm.api.priority import UnclearError, asked_of, heard
+from vllm_qllm.api.priority import UnclearError, asked_of, heard, leaves_it_open
 from vllm_qllm.api.said import EXTRA, FIELDS, Said
 from vllm_qllm.api.sequences import declared, of_a_prompt, sequences
 from vllm_qllm.config import PriorityConfig, carried
@@ -66,12 +66,12 @@ def teach(handler: Any) -> None:
 def _checked(handler: Any, name: str, config: PriorityConfig) -> Create:
     create = getattr(type(handler), name)
 
-    @functools.wraps(create)
-    async def checked(request: Any, raw_request: Any = None) -> Any:
+    async def answered(request: Any, raw_request: Any) -> Any:
         # Before anything is done for the request.
         body = await _body(request, raw_request)
         said = heard(request, body)
-        granted = _granted(handler, config, request, said, raw_request)
+        asked = asked_of(config, said, raw_request)
+        granted = _granted(handler, config, request, said, asked, raw_request)
         if isinstance(granted, Refusal):
             return handler.create_error_response(
                 granted.message,
@@ -81,11 +81,18 @@ def _checked(handler: Any, name: str, config: PriorityConfig) -> Create:
             )
         request.priority = granted
         _classed(handler, config.level(granted), request)
-        _notice(config, body, asked_of(config, said, raw_request), granted, raw_request)
+        _notice(config, body, asked, granted, raw_request)
         serving = tier.serving_tier(config, granted, said.service_tier)
         tier.remember(raw_request, serving)
         own = functools.partial(create, held(handler, granted))
         return await tier.answer(own, request, raw_request, serving)
+
+    @functools.wraps(create)
+    async def checked(request: Any, raw_request: Any = None) -> Any:
+        work = answered(request, raw_request)
+        served = passage.get()
+        # vLLM runs handlers in tasks of their own.
+        return await (work if served is None else served.served(work))
 
     return checked
 
@@ -137,17 +144,23 @@ def _path(raw_request: Any) -> str:
 
 
 def _granted(
-    handler: Any, config: PriorityConfig, request: Any, said: Said, raw_request: Any
+    handler: Any,
+    config: PriorityConfig,
+    request: Any,
+    said: Said,
+    asked: int | None,
+    raw_request: Any,
 ) -> int | Refusal:
     if config.tenants is None or raw_request is None:
-        return asked_of(config, said, raw_request) or 0
+        return asked or 0
     visit = visit_of(raw_request)
     if visit is None:
         return Refusal("no_key", "the server takes requests of tenants only, and this one has none")
     if declared(request, "background"):
         text = "background is true; allowed: false, as limits hold while a request is answered"
         return visit.refuse(Refusal("background", text, param="background"))
-    asked = asked_of(config, said, raw_request, auto_asks=False)
+    if leaves_it_open(said, raw_request):
+        asked = None
     return visit.ask(asked, sequences(request, handler))
 
 

@@ -6,12 +6,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vllm_qllm.access.refusal import is_anthropic
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.intake.json_size import COMMAS
 
 # Of a body. A session of four hundred turns with thirty tools has half as many.
 LEAST_ITEMS, TOKENS_AN_ITEM = 2**14, 8
 # What takes vLLM longer to validate than the other APIs, and how many times.
-SLOW_PATHS = {"/v1/responses": 3, "/v1/messages": 2, "/cohere/v2/chat": 2}
+SLOW_PATHS = {
+    "/v1/responses": 3,
+    "/v1/messages": 2,
+    "/v1/messages/count_tokens": 2,
+    "/cohere/v2/chat": 2,
+}
+# Every so many numbers are one of them.
+ITEMS = f"texts, names, lists and objects, or {COMMAS} times as many numbers,"
 # Of a text. English has four characters a token, other texts have fewer.
 LEAST_CHARS, CHARS_A_TOKEN = 2**18, 16
 # As many prompts as vLLM takes in a request; of one prompt more than any API promises.
@@ -23,11 +32,13 @@ class Limits:
     """The limits of a server whose model is known.
 
     Attributes:
+        config: of the server.
         body_bytes, body_items: of a request of any class, as its class is in its body.
         classes: names, most urgent first.
         prompt_chars, sequences, n: by class; None for no limit.
     """
 
+    config: PriorityConfig
     body_bytes: int
     body_items: int
     classes: tuple[str, ...]
@@ -47,6 +58,7 @@ class Limits:
         chars = max(LEAST_CHARS, chars)
         classes = config.classes
         return cls(
+            config=config,
             body_bytes=config.max_body_bytes,
             body_items=config.max_body_items or max(LEAST_ITEMS, items),
             classes=tuple(c.name for c in classes),
@@ -57,8 +69,28 @@ class Limits:
 
     def items_at(self, path: str) -> int:
         """How many items a body may hold that is sent to a path."""
-        times = next((n for slow, n in SLOW_PATHS.items() if path.endswith(slow)), 1)
-        return max(1, self.body_items // times)
+        return max(1, self.body_items // self._times(path))
+
+    @staticmethod
+    def _times(path: str) -> int:
+        return SLOW_PATHS.get(path, 1)
+
+    def items_problem(self, path: str, count: int) -> str | None:
+        """Why a body that is sent to a path holds too much.
+
+        Anthropic's clients shorten their conversation and ask again when they read how that API
+        words it, and stay where they are when they are told that the request is too large.
+        """
+        most = self.items_at(path)
+        if count <= most:
+            return None
+        part = f", divided by {self._times(path)} at {path}" if self._times(path) > 1 else ""
+        if is_anthropic(path):
+            return (
+                f"prompt is too long: {count} {ITEMS} > {most} maximum "
+                f"(of messages, system and tools together: max_body_items{part})"
+            )
+        return f"the body holds {count} {ITEMS}; allowed: {most} (max_body_items{part})"
 
     def chars_problem(self, level: int, count: int, what: str) -> str | None:
         """Why a text is too long to be tokenized in its class, or a list of ids to be decoded."""

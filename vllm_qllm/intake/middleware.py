@@ -13,11 +13,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.visit import SCOPE_KEY, Visit
-from vllm_qllm.intake.json_size import COMMAS, JsonSize
+from vllm_qllm.access.route import path_of, route_of
+from vllm_qllm.access.visit import Visit, visit_in
+from vllm_qllm.intake.expected import expected_level
+from vllm_qllm.intake.json_size import JsonSize
 from vllm_qllm.intake.limits import Limits
 from vllm_qllm.intake.passage import Passage, passage
-from vllm_qllm.intake.turns import Turn, Turns
+from vllm_qllm.intake.turns import Turn, Turns, withdraw
 
 # What is smaller in both respects costs the event loop well below a millisecond.
 SMALL_BYTES, SMALL_ITEMS = 2**16, 2**8
@@ -38,52 +40,56 @@ class IntakeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits()
-        if limits is None or scope["type"] != "http" or scope["method"] in WITHOUT_BODY:
+        if (
+            limits is None
+            or scope["type"] not in ("http", "websocket")
+            or scope.get("method") in WITHOUT_BODY
+        ):
             await self._app(scope, receive, send)
             return
-        body = _Body(limits, scope)
-        if not await body.read(receive):
-            return  # the client has gone
-        if body.refusal is not None:
-            await _answer(body, body.refusal, scope, receive, send)
-            return
-        served = Passage(limits, len(limits.classes) - 1)
+        visit = visit_in(scope)
+        route = route_of(scope) if visit is None else visit.route
+        body = _Body(limits, route, Headers(scope=scope))
+        if scope["type"] == "http":  # what comes by a websocket has no end
+            if not await body.read(receive):
+                return  # the client has gone
+            if body.refusal is not None:
+                await _answer(body, body.refusal, visit, route, scope, receive, send)
+                return
+        level = expected_level(limits.config, route, visit, body.headers, body.whole)
+        served = Passage(limits, level)
         token = passage.set(served)
         try:
             if not body.is_small:
                 async with _unless_gone(receive) as gone:
-                    served.turn = await self._turn_unless(gone)
+                    served.turn = await self._turn_unless(gone, level)
                 if served.turn is None:
                     return
-            await self._app(scope, body.again(receive), _noticed(served, send))
+            work = self._app(scope, body.again(receive), _noticed(served, send))
+            await served.served(work)
         finally:
             served.was_read()
             passage.reset(token)
 
-    async def _turn_unless(self, gone: asyncio.Future[Message]) -> Turn | None:
+    async def _turn_unless(self, gone: asyncio.Future[Message], level: int) -> Turn | None:
         """One's turn; None if the client goes away before."""
-        taking = asyncio.ensure_future(self._turns.take())
+        asked = self._turns.ask(level)
         try:
-            await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
-            return taking.result() if taking.done() else None
+            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # by the server, when nobody is there to use a turn
-            taking.add_done_callback(_give_back)
+            withdraw(asked)
             raise
-        finally:
-            taking.cancel()
-
-
-def _give_back(taking: asyncio.Future[Turn]) -> None:
-    if not taking.cancelled():
-        taking.result().give_back()
+        if asked.done():
+            return asked.result()
+        withdraw(asked)
+        return None
 
 
 class _Body:
     """Reads a body, as far as it is not too large."""
 
-    def __init__(self, limits: Limits, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        self._most_bytes, self._most_items = limits.body_bytes, limits.items_at(scope["path"])
+    def __init__(self, limits: Limits, route: str, headers: Headers) -> None:
+        self._limits, self._path, self.headers = limits, path_of(route), headers
         # Of a form the parts are files, and FastAPI reads them as they come.
         self._counts = not headers.get("content-type", "").lower().startswith("multipart/")
         self._size = JsonSize()
@@ -128,22 +134,26 @@ class _Body:
 
         return received
 
+    @property
+    def whole(self) -> bytes:
+        """All that was read, if it is JSON."""
+        if not self._counts:
+            return b""
+        return b"".join(message.get("body", b"") for message in self._messages)
+
     def _count(self, piece: bytes) -> None:
-        if self._counts and self.refusal is None:
+        if self._counts and not self.is_too_long:
             self._size.feed(piece)
         else:
             self._size.length += len(piece)
         self._check_bytes(self._size.length)
-        most = self._most_items
-        if self.refusal is None and self._size.items > most:
-            self.refusal = Refusal(
-                "body",
-                f"the body holds more than {most} texts, names, lists and objects (or {COMMAS} "
-                f"times as many numbers); allowed: {most} (max_body_items)",
-            )
+        # It is counted to its end, as whoever reads the answer wants to know how much it was.
+        problem = self._limits.items_problem(self._path, self._size.items)
+        if problem is not None and not self.is_too_long:
+            self.refusal = Refusal("items", problem)
 
     def _check_bytes(self, count: int) -> None:
-        most = self._most_bytes
+        most = self._limits.body_bytes
         if count > most:
             text = f"the body has {count} bytes; allowed: {most} (max_body_bytes)"
             self.refusal, self.is_too_long = Refusal("body", text), True
@@ -173,11 +183,17 @@ def _noticed(served: Passage, send: Send) -> Send:
 
 
 async def _answer(
-    body: _Body, refusal: Refusal, scope: Scope, receive: Receive, send: Send
+    body: _Body,
+    refusal: Refusal,
+    visit: Visit | None,
+    route: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
 ) -> None:
-    visit = scope.get(SCOPE_KEY)
-    if isinstance(visit, Visit):
+    if visit is not None:
         visit.refuse(refusal)  # counted and written down as its other ones are
+    path = path_of(route)
     headers = {"Connection": "close"} if body.is_too_long else {}
-    response = JSONResponse(refusal.body_at(scope["path"]), refusal.status, headers=headers)
+    response = JSONResponse(refusal.body_at(path), refusal.status_at(path), headers=headers)
     await response(scope, receive, send)

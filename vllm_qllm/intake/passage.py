@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vllm_qllm.intake.limits import Limits
+from vllm_qllm.intake.stepwise import stepwise
 from vllm_qllm.intake.turns import Turn
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -16,8 +21,8 @@ class Passage:
 
     Attributes:
         limits: of the server.
-        level: index of its class; of the least urgent one while that is not known, and for what
-            has no class, such as ``/tokenize``.
+        level: index of its class; of the expected one until it is found out, and of the least
+            urgent one for what has no class, such as ``/tokenize``.
         turn: to be read, if it is a large one.
     """
 
@@ -28,6 +33,8 @@ class Passage:
     def classed(self, level: int) -> None:
         """Its class has been found out; a large one of the most urgent class waits no more."""
         self.level = level
+        if self.turn is not None:
+            self.turn.classed(level)
         if level == 0:
             self.was_read()
 
@@ -35,6 +42,10 @@ class Passage:
         """What is still to be done for it is done elsewhere, or waits for a turn of its own."""
         if self.turn is not None:
             self.turn.give_back()
+
+    async def served(self, work: Awaitable[T]) -> T:
+        """Await a part of what serves it: to be used in each task that does, while it is read."""
+        return await (work if self.turn is None else stepwise(work, self.turn))
 
 
 # Whose request is being served; None where none came by HTTP.

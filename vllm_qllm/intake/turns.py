@@ -1,42 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One at a time on the event loop, and the loop left to others after each."""
+"""One at a time on the event loop, by class, and the loop left to others after each."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+from typing import NamedTuple
 
 # What took longer than this gives the loop to others, for so many times as long.
 SHORT_SECONDS, REST = 0.005, 4.0
 LONGEST_REST_SECONDS = 2.0
 
 
+class _Waiting(NamedTuple):
+    level: int
+    number: int
+    asked: asyncio.Future[Turn]
+
+
 class Turns:
-    """First come, first served. Belongs to one event loop."""
+    """The most urgent first, equals in the order in which they came. Belongs to one event loop.
+
+    Nobody waits for the turn of a less urgent class, nor for the rest after it. What has such a
+    turn is stopped meanwhile, where it leaves the loop to others anyway.
+    """
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
+        self._numbers = itertools.count()
+        self._held: list[Turn] = []
+        self._rests: list[int] = []  # their levels
+        self._stopped: list[asyncio.Future[None]] = []
 
-    async def take(self) -> Turn:
-        """Wait for one's turn; it lasts until it is given back."""
-        await self._lock.acquire()
-        return Turn(self._lock)
+    async def take(self, level: int) -> Turn:
+        """Wait for one's turn; it lasts until it is given back.
+
+        Args:
+            level: index of the class.
+        """
+        asked = self.ask(level)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            withdraw(asked)
+            raise
+
+    def ask(self, level: int) -> asyncio.Future[Turn]:
+        """As :meth:`take`, for who may not wait to the end, and then has to :func:`withdraw`."""
+        asked: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, _Waiting(level, next(self._numbers), asked))
+        self.changed()
+        return asked
+
+    def release(self, turn: Turn, rest: float) -> None:
+        """A turn is over; after ``rest`` seconds the next of its class may come."""
+        self._held.remove(turn)
+        if rest > 0:
+            self._rests.append(turn.level)
+            asyncio.get_running_loop().call_later(rest, self._rested, turn.level)
+        self.changed()
+
+    def stop_for(self, level: int) -> asyncio.Future[None] | None:
+        """What is done when a class may go on; None: it need not be stopped."""
+        if all(turn.level >= level for turn in self._held):
+            return None
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopped.append(stopped)
+        return stopped
+
+    def changed(self) -> None:
+        """Let in whoever may come now."""
+        while self._waiting:
+            level, _, asked = self._waiting[0]
+            if not asked.done() and not self._may_come(level):
+                break  # and so nobody else may, being less urgent
+            heapq.heappop(self._waiting)
+            if not asked.done():  # withdrawn
+                turn = Turn(self, level)
+                self._held.append(turn)
+                asked.set_result(turn)
+        stopped, self._stopped = self._stopped, []
+        for each in stopped:  # those who must stop again do so
+            if not each.done():
+                each.set_result(None)
+
+    def _may_come(self, level: int) -> bool:
+        return all(turn.level > level for turn in self._held) and all(
+            rest > level for rest in self._rests
+        )
+
+    def _rested(self, level: int) -> None:
+        self._rests.remove(level)
+        self.changed()
+
+
+def withdraw(asked: asyncio.Future[Turn]) -> None:
+    """Do without a turn that was asked for, whether it has come or not."""
+    if not asked.cancel() and not asked.cancelled():
+        asked.result().give_back()
 
 
 class Turn:
-    """The right to keep the event loop busy, until :meth:`give_back`."""
+    """The right to keep the event loop busy, until :meth:`give_back`.
 
-    def __init__(self, lock: asyncio.Lock) -> None:
-        self._lock: asyncio.Lock | None = lock
+    Attributes:
+        level: index of the class.
+    """
+
+    def __init__(self, turns: Turns, level: int) -> None:
+        self.level = level
+        self._turns: Turns | None = turns
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        # Of the loop's time, that of this turn's own work alone: others have theirs meanwhile.
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def classed(self, level: int) -> None:
+        """The class has been found out, and is another one."""
+        self.level = level
+        if self._turns is not None:
+            self._turns.changed()
+
+    def begin(self) -> bool:
+        """Its work has the loop from now on; False if that was known."""
+        if self._since is not None:
+            return False
+        self._since = self._loop.time()
+        return True
+
+    def pause(self) -> None:
+        """Its work leaves the loop to others."""
+        if self._since is not None:
+            self._seconds += self._loop.time() - self._since
+            self._since = None
+
+    def must_stop(self) -> asyncio.Future[None] | None:
+        """What to wait for before its work may go on, if it has to wait."""
+        return None if self._turns is None else self._turns.stop_for(self.level)
 
     def give_back(self) -> None:
         """Let the next one in, soon; called again it does nothing."""
-        lock, self._lock = self._lock, None
-        if lock is None:
+        turns, self._turns = self._turns, None
+        if turns is None:
             return
-        held = self._loop.time() - self._began
+        self.pause()
         # An urgent request needs the loop a dozen times before it is with the engine. If the next
-        # large one came at once, it would meet as many of them.
-        rest = min(REST * held, LONGEST_REST_SECONDS) if held > SHORT_SECONDS else 0.0
-        self._loop.call_later(rest, lock.release)
+        # large one came at once, it would meet as many of them. The most urgent wait for nobody.
+        rests = self.level > 0 and self._seconds > SHORT_SECONDS
+        turns.release(self, min(REST * self._seconds, LONGEST_REST_SECONDS) if rests else 0.0)
