@@ -70,7 +70,7 @@ def load(
     if platform.machine() != "x86_64":
         return Library(None, "", f"the MoE kernel is for x86-64, this is {platform.machine()}")
     if not path.exists():
-        reason = "the MoE kernel is not installed: pip install --no-build-isolation vllm-qllm-cpu"
+        reason = "the MoE kernel is not installed: it is vllm-qllm-cpu, see docs/install.md"
         return Library(None, "", reason)
     try:
         functions: Any = ctypes.CDLL(str(path))
