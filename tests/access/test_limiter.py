@@ -232,3 +232,16 @@ def test_a_rate_of_next_to_nothing_is_a_rate() -> None:
         assert isinstance(limiter.admit("a", "idle", 1, limits), Claim)
         refused = limiter.admit("a", "idle", 1, limits)
         assert isinstance(refused, Refusal) and refused.retry_after == 365 * 86_400
+
+
+def test_who_comes_when_it_was_told_to_is_admitted_whatever_the_clock_rounds() -> None:
+    limits = Limits(requests_per_second=2.0, burst=6)
+    for start in range(1000):
+        clock = Clock()
+        clock.now += start * 0.123456789
+        limiter = Limiter(Table(), CLASSES, clock)
+        assert isinstance(limiter.admit("a", "middle", 4, limits), Claim)
+        told = limiter.admit("a", "middle", 4, limits)
+        assert isinstance(told, Refusal) and told.retry_after is not None
+        clock.now += told.retry_after
+        assert isinstance(limiter.admit("a", "middle", 4, limits), Claim)

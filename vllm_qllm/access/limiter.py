@@ -26,6 +26,8 @@ MAX_RETRY_AFTER = 60
 YEAR = 365 * 86_400
 # More sequences than any server can hold, and few enough to be counted of many requests.
 MAX_SEQUENCES = 2**31 - 1
+# Of differences of the clock, and of all that is computed with them.
+ROUNDING_SECONDS = 1e-7
 # Weight of the latest answer in the mean.
 LATEST = 0.1
 # Beyond that share of the rows, names that are no longer there make room.
@@ -146,7 +148,8 @@ class Limiter:
             if (rate := limits.requests_per_second) is not None:
                 past = max(0.0, now - table.measure(row, AT))
                 level = max(0.0, table.measure(row, LEVEL) - rate * past)
-                if level + weight > limits.bucket:
+                # Who comes when it was told to is not refused for the rounding of a clock.
+                if level + weight > limits.bucket + ROUNDING_SECONDS * rate:
                     wait = math.ceil(min(YEAR, (level + weight - limits.bucket) / rate))
                     text = f"{rate:g} requests of {cls} a second are allowed"
                     return Refusal("rate", text, cls, None, max(1, wait))
