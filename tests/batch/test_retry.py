@@ -146,6 +146,20 @@ def test_what_a_server_may_say_about_waiting() -> None:
     assert [retry.told(text) for text in (None, "", "soon", "-3", "²", "1e9")] == [None] * 6
 
 
+@pytest.mark.parametrize("header", [None, "0", "Wed, 21 Oct 2015 07:28:00 GMT", "soon"])
+def test_no_server_makes_it_ask_without_a_pause(header: str | None) -> None:
+    now = [0.0]
+    waiting = retry.Retry(1e9, lambda: now[0])
+    for times in range(1, 12):
+        waiting.later(waiting.now(), header)
+        pause = waiting.not_before - now[0]
+        assert pause == retry.backoff(times) > 0
+        now[0] += pause
+    waiting.answered()
+    waiting.later(waiting.now(), "30")
+    assert waiting.not_before - now[0] == 30
+
+
 def test_patience_ends(
     server: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,8 +179,11 @@ def test_a_server_that_is_down_is_not_the_requests_fault(
     assert (code, got) == (2, {})
 
 
-def test_a_request_may_take_longer_than_patience(server: Scripted, tmp_path: Path) -> None:
+def test_a_request_may_take_longer_than_patience(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow one is under way, while others are told to wait for longer than patience."""
+    monkeypatch.setattr(retry, "MAX_WAIT", 0.2)
     slow = {"slow": [HANG, OK]}
     busy = {str(n): [*[raw(429, GOOD, {"Retry-After": "0"})] * 3, OK] for n in range(2)}
     began = time.monotonic()

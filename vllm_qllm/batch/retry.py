@@ -41,13 +41,16 @@ class Retry:
     Args:
         patience: for how many seconds it may go on that no request is taken.
         clock: seconds.
+
+    Attributes:
+        not_before: when the next try may be made, on this clock.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience, self._clock = patience, clock
-        self._not_before = clock()
+        self.not_before = clock()
         self._first_failure: float | None = None
-        self._last_failure = self._not_before
+        self._last_failure = self.not_before
         self._rounds = 0
 
     def now(self) -> float:
@@ -77,12 +80,11 @@ class Retry:
             self._last_failure = now
         if self._first_failure is None:
             self._first_failure = now
-        seconds = told(retry_after)
-        if seconds is None:
-            seconds = backoff(self._rounds)
-        self._not_before = max(self._not_before, now + seconds)
+        # A server may ask for a longer pause, not for none: it would be asked without an end.
+        seconds = max(told(retry_after) or 0.0, backoff(self._rounds))
+        self.not_before = max(self.not_before, now + seconds)
 
     async def wait(self) -> None:
         """Until the next try may be made; a little apart, so that not all come at once."""
-        while (left := self._not_before - self._clock()) > 0:  # noqa: ASYNC110 - it may be moved on
+        while (left := self.not_before - self._clock()) > 0:  # noqa: ASYNC110 - it may be moved on
             await asyncio.sleep(left + random.uniform(0, 0.2))
