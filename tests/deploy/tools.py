@@ -30,7 +30,15 @@ PROGRAMS = {
     "hadolint": TOOLS / "python/bin/hadolint",
     "chromium": Path(OWN_BROWSER or TOOLS / f"browser/usr/lib/chromium/{BROWSER}"),
 }
-BROWSER_LIBRARIES = TOOLS / "browser/usr/lib/x86_64-linux-gnu"
+# Where it is installed, lib is usr/lib; packages have both.
+BROWSER_LIBRARIES = tuple(
+    str(TOOLS / "browser" / directory)
+    for directory in (
+        "usr/lib/x86_64-linux-gnu",
+        "usr/lib/x86_64-linux-gnu/pulseaudio",
+        "lib/x86_64-linux-gnu",
+    )
+)
 PYTHON = TOOLS / "python"
 RAY = TOOLS / "ray"
 
@@ -104,7 +112,7 @@ def libraries(name: str) -> dict[str, str]:
     """Environment variables by which a program finds libraries that are not installed."""
     if name != "chromium" or OWN_BROWSER:
         return {}
-    return {"LD_LIBRARY_PATH": f"{BROWSER_LIBRARIES}:{BROWSER_LIBRARIES}/pulseaudio"}
+    return {"LD_LIBRARY_PATH": ":".join(BROWSER_LIBRARIES)}
 
 
 def _user() -> str:
