@@ -94,21 +94,22 @@ def real(bare: BareScheduler, arrivals: list[Arrival]) -> Steps:
     return steps
 
 
-@pytest.mark.parametrize("blocks", [12, 64])
+@pytest.mark.parametrize(("blocks", "reserved"), [(12, 0.0), (11, 0.25), (64, 0.2)])
 @pytest.mark.parametrize("riders", [1.0, 3.0])
 def test_the_plugin_s_steps(
     without_prefix_cache: Any,
     clock: Clock,  # noqa: F811
     blocks: int,
+    reserved: float,
     riders: float,
 ) -> None:
     config = {
-        "reserved_kv": 0.0 if blocks == 12 else 0.2,
+        "reserved_kv": reserved,
         "ride_slowdown": riders,
         "classes": [
             {"name": "ls", "max_priority": 0},
             # Of steps that take a second: one a slice, or several.
-            {"name": "be", "max_wait_ms": 7500, "slice_ms": 900 if blocks == 12 else 2500},
+            {"name": "be", "max_wait_ms": 7500, "slice_ms": 2500 if blocks == 64 else 900},
         ],
     }
     priority = PriorityConfig.from_dict({"policy": "step", "yield_points": "none", **config})

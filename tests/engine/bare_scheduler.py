@@ -59,9 +59,10 @@ class BareScheduler:
     Args:
         base: an engine configuration with a priority policy; it is copied.
         clock: virtual time.
-        blocks: usable KV blocks of 16 tokens (vLLM sets one more aside).
+        blocks: usable KV blocks (vLLM sets one more aside).
         seqs: ``max_num_seqs``.
         tokens: ``max_num_batched_tokens``.
+        size: tokens that a block holds.
         configure: changes the engine's configuration further.
         priority: fields of the priority configuration.
     """
@@ -73,6 +74,7 @@ class BareScheduler:
         blocks: int = 64,
         seqs: int = 4,
         tokens: int = 64,
+        size: int = BLOCK,
         configure: Callable[[Any], None] = lambda config: None,
         **priority: Any,
     ) -> None:
@@ -81,10 +83,11 @@ class BareScheduler:
         config.scheduler_config.max_num_batched_tokens = tokens
         config.scheduler_config.max_num_scheduled_tokens = None
         config.cache_config.num_gpu_blocks = blocks + 1
+        config.cache_config.block_size = size
         given = {"policy": "strict", "reserved_kv": 0.0} | priority
         config.additional_config = {"priority": given}
         configure(config)
-        spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
+        spec = FullAttentionSpec(block_size=size, num_kv_heads=1, head_size=1, dtype=torch.float32)
         kv = KVCacheConfig(
             num_blocks=blocks + 1,
             kv_cache_tensors=[],
@@ -94,13 +97,13 @@ class BareScheduler:
             vllm_config=config,
             kv_cache_config=kv,
             structured_output_manager=StructuredOutputManager(config),
-            block_size=BLOCK,
+            block_size=size,
             log_stats=True,
         )
         init_none_hash(sha256)
-        self._hasher = get_request_block_hasher(BLOCK, sha256)
+        self._hasher = get_request_block_hasher(size, sha256)
         self.clock = clock
-        self.blocks = blocks
+        self.blocks, self.size = blocks, size
         self.requests: dict[str, Request] = {}
         self.finished: dict[str, str] = {}
         self.outputs: list[SchedulerOutput] = []
@@ -204,14 +207,14 @@ class BareScheduler:
             tokens, end = list(request.all_token_ids), request.num_computed_tokens
             start = end - count
             for i, block in enumerate(self.blocks_of(name)):
-                first = i * BLOCK
+                first = i * self.size
                 if first < start:
-                    reads.append((name, block, tokens[first : min(first + BLOCK, start)]))
-                if start < first + BLOCK and first < end:
+                    reads.append((name, block, tokens[first : min(first + self.size, start)]))
+                if start < first + self.size and first < end:
                     kept = max(0, start - first)
-                    writing[block] = kept, tokens[first + kept : min(first + BLOCK, end)]
+                    writing[block] = kept, tokens[first + kept : min(first + self.size, end)]
         for name, block, expected in reads:
-            kept, new = writing.get(block, (BLOCK, []))
+            kept, new = writing.get(block, (self.size, []))
             found = [*self.content.get(block, [])[:kept], *new]
             assert found[: len(expected)] == expected, f"{name} reads what is not its own"
 

@@ -36,7 +36,8 @@ class ClassScheduler(Scheduler):
         self.decode_cost = DecodeCost()
         self.queues = [ClassQueue() for _ in config.classes]
         self.service = Service(config.classes)
-        self._reserved = int(config.reserved_kv * server.kv_blocks)
+        # As the engine counts: of all blocks, vLLM's own included.
+        self._reserved = int(config.reserved_kv * (server.kv_blocks + 1))
 
     def add(self, request: Request) -> None:
         """Queue it in its class."""
