@@ -26,7 +26,8 @@ NOT_OURS = {
     "/v1/responses/{response_id} /v1/responses/{response_id}/cancel": "no priority either",
     "/v1/messages": "has neither field",
     "/invocations": "has no schema; it hands requests to chats and completions",
-    "/v1/systemone /generative_scoring": "vLLM runs them with priority 0 whatever they say",
+    "/v1/systemone": "needs a model of another family (test_decisions)",
+    "/generative_scoring": "names no tier; test_tenants asks for its classes",
     "/scale_elastic_ep /is_scaling_elastic_ep": "change the engine",
 }
 FIELDS = ("priority", "service_tier")
