@@ -39,17 +39,17 @@ def test_a_step_reports_its_own_copies_and_not_those_of_the_suspended_one(
         connector.wait_for_save()
         report = connector.build_connector_worker_meta()
         assert report is not None
-        assert (report.out > 0) == (report.out_seconds > 0)
-        assert (report.back > 0) == (report.back_seconds > 0)
+        assert (report.offloaded > 0) == (report.offload_seconds > 0)
+        assert (report.restored > 0) == (report.restore_seconds > 0)
         connector.clear_connector_metadata()
-        return report.out, report.back
+        return report.offloaded, report.restored
 
-    begin(connector, Copies(out=[(0, 0), (1, 1)]))
+    begin(connector, Copies(offloads=[(0, 0), (1, 1)]))
     assert end() == (2, 0)
-    begin(connector, Copies(out=[(2, 2)], partial=[(0, 3)], full=[(1, 4)]))
+    begin(connector, Copies(offloads=[(2, 2)], partial=[(0, 3)], full=[(1, 4)]))
     begin(connector, Copies())
     assert end() == (0, 0)
-    begin(connector, Copies(out=[(5, 3)]))
+    begin(connector, Copies(offloads=[(5, 3)]))
     assert end() == (1, 0)
     assert end() == (1, 2)
 
@@ -57,7 +57,7 @@ def test_a_step_reports_its_own_copies_and_not_those_of_the_suspended_one(
 def test_layers_that_ask_get_their_part_when_they_do_and_all_others_at_the_start() -> None:
     connector, caches = connector_of("first", "second")
     was = {name: cache.clone() for name, cache in caches.items()}
-    begin(connector, Copies(out=[(0, 0), (1, 1)]))
+    begin(connector, Copies(offloads=[(0, 0), (1, 1)]))
     connector.clear_connector_metadata()
     for cache in caches.values():
         cache.zero_()

@@ -30,7 +30,7 @@ def spill(slots: int = 8) -> Spill:
 def test_a_spilled_request_comes_back_from_its_slots() -> None:
     host = spill()
     assert host.preempt(request("a", 40), [7, 8, 9])
-    assert host.take_copies().out == [(7, 0), (8, 1), (9, 2)]
+    assert host.take_copies().offloads == [(7, 0), (8, 1), (9, 2)]
     assert host.tokens("a") == 40 and host.held() == {"a": 300}
     # Its first block is still cached: the other two come from the host.
     host.admit("a", [7, 4, 5, 6], start=16, tokens=24)
@@ -41,7 +41,7 @@ def test_a_spilled_request_comes_back_from_its_slots() -> None:
     host.restored({"a"})
     # Full blocks stay copied; the half-filled one has to be copied anew.
     assert host.preempt(request("a", 50), [7, 4, 5, 6])
-    assert [block for block, _ in host.take_copies().out] == [5, 6]
+    assert [block for block, _ in host.take_copies().offloads] == [5, 6]
     host.forget("a")
     host.take_copies()
     assert host.slots.free == 8
@@ -52,10 +52,10 @@ def test_blocks_are_copied_ahead_when_they_are_full() -> None:
     running = request("a", 40)
     assert host.copy_ahead(running, [7, 8, 9], limit=1) == 1
     assert host.copy_ahead(running, [7, 8, 9], limit=9) == 1, "the third is not full"
-    assert host.take_copies().out == [(7, 0), (8, 1)]
+    assert host.take_copies().offloads == [(7, 0), (8, 1)]
     assert host.tokens("a") == 0, "it holds its blocks itself"
     assert host.preempt(running, [7, 8, 9])
-    assert host.take_copies().out == [(9, 2)], "little is left to copy when they are taken"
+    assert host.take_copies().offloads == [(9, 2)], "little is left to copy when they are taken"
     assert host.tokens("a") == 40
 
 
@@ -74,7 +74,7 @@ def test_what_this_step_reads_or_writes_makes_no_room() -> None:
     host.admit("a", [1, 2, 3], 0, 48)
     host.preempt(request("b", 48), [4, 5, 6])
     copies = host.take_copies()
-    assert not {slot for _, slot in copies.out} & {slot for slot, _ in copies.back}
+    assert not {slot for _, slot in copies.offloads} & {slot for slot, _ in copies.restores}
     assert host.tokens("b") == 16, "one slot was free"
     assert not host.preempt(request("c", 48), [7, 8, 9]), "its layers read them while it runs"
     # When it has completed, a's slots are copied ahead only, and make room.
@@ -93,10 +93,12 @@ def test_with_too_little_room_the_beginning_is_kept() -> None:
 
 def test_the_cheaper_way_is_taken() -> None:
     host = spill()
-    host.costs.copied(CopyReport(out=10, out_seconds=10.0, back=10, back_seconds=10.0))
+    host.costs.copied(
+        CopyReport(offloaded=10, offload_seconds=10.0, restored=10, restore_seconds=10.0)
+    )
     host.costs.computed(1000, 1.0)
     assert not host.preempt(request("a", 48), [1, 2, 3]), "6 s to copy, 0.05 s to compute"
-    assert host.take_copies().out == []
+    assert host.take_copies().offloads == []
     host.costs.computed(1000, 1e6)
     assert host.preempt(request("a", 48), [1, 2, 3])
     # Copied out already; and what spoke against it once is believed a little less.
@@ -105,7 +107,9 @@ def test_the_cheaper_way_is_taken() -> None:
 
 def test_what_others_keep_in_the_cache_is_not_copied() -> None:
     host = spill()
-    host.costs.copied(CopyReport(out=10, out_seconds=10.0, back=10, back_seconds=10.0))
+    host.costs.copied(
+        CopyReport(offloaded=10, offload_seconds=10.0, restored=10, restore_seconds=10.0)
+    )
     host.costs.computed(1000, 1000.0)
     # Two of three blocks stay cached: 3 s out and 1 s back, against 16 tokens, which take 16 s.
     assert host.restore_seconds(request("a", 48), shared=2) == pytest.approx(4.0)
@@ -119,7 +123,9 @@ def test_what_others_keep_in_the_cache_is_not_copied() -> None:
 
 def test_nothing_is_copied_ahead_to_a_store_that_is_slow_to_write() -> None:
     host = spill()
-    host.costs.copied(CopyReport(out=10, out_seconds=100.0, back=10, back_seconds=0.1))
+    host.costs.copied(
+        CopyReport(offloaded=10, offload_seconds=100.0, restored=10, restore_seconds=0.1)
+    )
     host.costs.computed(1000, 1.0)
     assert host.copy_ahead(request("a", 48), [1, 2, 3], limit=3) == 0, "30 s to save 0.05 s"
     # As with what is on the host already: nothing is left to write.
@@ -128,7 +134,9 @@ def test_nothing_is_copied_ahead_to_a_store_that_is_slow_to_write() -> None:
 
 def test_what_cannot_be_restored_says_nothing_of_copy_rates() -> None:
     host = spill()
-    host.costs.copied(CopyReport(out=10, out_seconds=10.0, back=10, back_seconds=10.0))
+    host.costs.copied(
+        CopyReport(offloaded=10, offload_seconds=10.0, restored=10, restore_seconds=10.0)
+    )
     for _ in range(9):
         assert not host.preempt(request("a", 0), [])
     assert host.costs.restore(1, 1) == 2.0
@@ -148,7 +156,7 @@ def test_what_fails_to_come_back_is_forgotten() -> None:
     host.admit("a", [5, 6, 7], 0, 48)
     host.admit("b", [8], 0, 16)
     host.take_copies()
-    host.completed(CopyReport(back=4, back_seconds=0.1, errors=1), {6})
+    host.completed(CopyReport(restored=4, restore_seconds=0.1, errors=1), {6})
     assert set(host.held()) == {"b"}, "its slots hold what could not be read"
     host.restored({"a", "b"})
     host.completed(None, {8})
@@ -217,7 +225,7 @@ def test_every_block_comes_back_as_it_went_whatever_happens() -> None:
                 computed[name] = 0
             case 5:
                 copies = host.take_copies()
-                stored |= {slot: content[block] for block, slot in copies.out}
+                stored |= {slot: content[block] for block, slot in copies.offloads}
                 read(copies.partial)
                 for pair in copies.full:
                     reads[wanted[pair[1]][0]].append(pair)

@@ -162,13 +162,13 @@ def test_a_layer_is_read_alone() -> None:
     mover = Mover({str(i): layer for i, layer in enumerate(cache)}, BLOCKS, SLOTS)
     assert mover.served == {"0", "1", "2"}
     report = CopyReport()
-    mover.out([(1, 0), (4, 1)], report)
+    mover.offload([(1, 0), (4, 1)], report)
     for layer in cache:
         layer.zero_()
-    mover.back_layer("1", [(0, 2), (1, 3)], report)
+    mover.restore_layer("1", [(0, 2), (1, 3)], report)
     assert not cache[0].any() and not cache[2].any()
     assert torch.equal(cache[1][2], was[1][1]) and torch.equal(cache[1][3], was[1][4])
-    assert report.back == 0 and report.back_seconds > 0, "the caller counts blocks"
+    assert report.restored == 0 and report.restore_seconds > 0, "the caller counts blocks"
     mover.close()
 
 
@@ -176,9 +176,9 @@ def test_a_mover_says_what_it_did(tmp_path: Path) -> None:
     cache = layers(torch.float32)
     mover = Mover({str(i): layer for i, layer in enumerate(cache)}, BLOCKS, SLOTS, tmp_path)
     report = CopyReport()
-    mover.out([(0, 0), (1, 1)], report)
-    assert mover.back([(0, 3), (2, 4)], report) == {4}
-    assert (report.out, report.back, report.errors) == (2, 2, 0)
-    assert report.out_seconds > 0 and report.back_seconds > 0
-    assert mover.back([], report) == set() and report.back == 2
+    mover.offload([(0, 0), (1, 1)], report)
+    assert mover.restore([(0, 3), (2, 4)], report) == {4}
+    assert (report.offloaded, report.restored, report.errors) == (2, 2, 0)
+    assert report.offload_seconds > 0 and report.restore_seconds > 0
+    assert mover.restore([], report) == set() and report.restored == 2
     mover.close()

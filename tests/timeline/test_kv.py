@@ -33,21 +33,21 @@ def test_spilled_restored_and_parked(
     back = events(found, "request_resumed", **{"class": BE_NAME})
     assert len(lost) == len(back) == grown["preempted"]
     assert sum(e["saved"] for e in back) == grown["saved"]
-    assert sum(e["again"] for e in back) == grown["again"]
+    assert sum(e["recomputed"] for e in back) == grown["again"]
     for request in {e["request"] for e in lost}:
         ours = [e for e in lost if e["request"] == request]
         then = [e for e in back if e["request"] == request]
         for before, after in zip(ours, then, strict=True):
             assert before["time"] <= after["time"]
-            assert after["saved"] + after["again"] == before["computed"]
+            assert after["saved"] + after["recomputed"] == before["computed"]
             assert after["saved"] >= before["spilled"], "what is on the host comes back"
     assert any(e["spilled"] for e in lost) and not all(e["spilled"] for e in lost)
 
     copies = events(found, "step_copied")
     # What the prefix cache still had was not copied back.
     spilled = sum(-(-e["spilled"] // BLOCK) for e in lost)
-    assert 0 < sum(e["back"] for e in copies) <= spilled
-    assert sum(e["out"] for e in copies) >= sum(e["back"] for e in copies)
+    assert 0 < sum(e["restored"] for e in copies) <= spilled
+    assert sum(e["offloaded"] for e in copies) >= sum(e["restored"] for e in copies)
     assert all(e["copying"] > 0 and not e["failed"] for e in copies)
 
     states = events(found, "kv", **{"class": BE_NAME})

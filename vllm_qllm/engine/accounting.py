@@ -160,11 +160,11 @@ class Accounting:
 
     def copied(self, step: Step, report: CopyReport, failed: int) -> None:
         """Note what the copies of ``step`` took; ``failed`` blocks could not be copied."""
-        if report.back:
-            self._recorder.restored_in(step.level, report.back_seconds)
+        if report.restored:
+            self._recorder.restored_in(step.level, report.restore_seconds)
         if failed:
             self._recorder.spill_errors(step.level, failed)
-        if self._log is not None and (report.out or report.back):
+        if self._log is not None and (report.offloaded or report.restored):
             depth = len(self._scheduler.in_flight)
             self._log.step_copied(step, depth, report, failed, time.monotonic())
 

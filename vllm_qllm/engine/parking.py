@@ -157,7 +157,9 @@ class Parking:
     def restored_by(self, output: SchedulerOutput) -> frozenset[int]:
         """Blocks that a step copies back; until it completes nobody knows whether it could."""
         copies = output.kv_connector_metadata
-        return frozenset(b for _, b in copies.back) if isinstance(copies, Copies) else frozenset()
+        return (
+            frozenset(b for _, b in copies.restores) if isinstance(copies, Copies) else frozenset()
+        )
 
     def restoring(self, output: SchedulerOutput) -> dict[str, list[int]]:
         """Blocks of each request in a step that copies any back: what may have to be forgotten."""
@@ -180,7 +182,7 @@ class Parking:
         report = output.kv_connector_worker_meta if output is not None else None
         if isinstance(report, CopyReport):
             self._scheduler.accounting.copied(step, report, report.errors + len(lost))
-            seconds -= report.out_seconds + report.back_seconds
+            seconds -= report.offload_seconds + report.restore_seconds
         if step.decode_rows is None and not step.abandoned:
             self._spill.costs.computed(sum(step.request_ids.values()), seconds)
         if lost:

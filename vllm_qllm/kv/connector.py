@@ -151,7 +151,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         assert isinstance(kv_connector_metadata, Copies)
         self._report = CopyReport()
         if self._mover:
-            self._mover.out(kv_connector_metadata.out, self._report)
+            self._mover.offload(kv_connector_metadata.offloads, self._report)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Begin a step, on top of those that are suspended."""
@@ -177,14 +177,14 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
             return
         copies, report = step.copies, step.report
         if not self._asking:
-            step.failed |= self._mover.back(copies.back, report)
+            step.failed |= self._mover.restore(copies.restores, report)
             return
-        step.failed |= self._mover.back(copies.partial, report)
+        step.failed |= self._mover.restore(copies.partial, report)
         if copies.full:
-            report.back += len(copies.full)
+            report.restored += len(copies.full)
             step.due.update(self._asking)
             for name in self._mover.layers - self._asking:
-                self._mover.back_layer(name, copies.full, report)
+                self._mover.restore_layer(name, copies.full, report)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Copy back the part of a layer that is about to read it, if it is the first to."""
@@ -192,7 +192,7 @@ class SpillConnector(KVConnectorBase_V1, SupportsHMA):
         if layer_name in step.due:
             assert self._mover is not None
             step.due.remove(layer_name)
-            self._mover.back_layer(layer_name, step.copies.full, step.report)
+            self._mover.restore_layer(layer_name, step.copies.full, step.report)
 
     def wait_for_save(self) -> None:
         """Copy back the part of every layer that this step did not run."""

@@ -31,18 +31,18 @@ class Costs:
     """Seconds per block copied and per token computed."""
 
     def __init__(self) -> None:
-        self._out = Rate()
-        self._back = Rate()
+        self._offload = Rate()
+        self._restore = Rate()
         self._token = Rate()
 
     def copied(self, report: CopyReport) -> None:
         """Learn from one step's copies."""
-        self._out.observe(report.out, report.out_seconds)
-        self._back.observe(report.back, report.back_seconds)
+        self._offload.observe(report.offloaded, report.offload_seconds)
+        self._restore.observe(report.restored, report.restore_seconds)
 
     def fade(self) -> None:
         """Believe the copy rates a little less: only copying can show that they were exceptions."""
-        for rate in (self._out, self._back):
+        for rate in (self._offload, self._restore):
             if rate.seconds is not None:
                 rate.seconds *= FADING
 
@@ -51,14 +51,14 @@ class Costs:
         if tokens >= ENOUGH_TOKENS:
             self._token.observe(tokens, seconds)
 
-    def restore(self, out: int, back: int) -> float:
-        """Seconds to copy ``out`` blocks to the host and ``back`` from it.
+    def restore(self, offloads: int, restores: int) -> float:
+        """Seconds to copy ``offloads`` blocks to the host and ``restores`` from it.
 
         Nothing before it was measured: then copying is tried.
         """
-        to, fro = self._out.seconds, self._back.seconds
+        to, fro = self._offload.seconds, self._restore.seconds
         to = to if to is not None else fro or 0.0
-        return out * to + back * (fro if fro is not None else to)
+        return offloads * to + restores * (fro if fro is not None else to)
 
     def recompute(self, tokens: int) -> float:
         """Seconds to compute ``tokens`` again; endless before it was measured."""

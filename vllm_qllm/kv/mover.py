@@ -86,7 +86,7 @@ class Mover:
 
     @property
     def served(self) -> frozenset[str]:
-        """Names of the layers that may ask :meth:`back_layer` for their part.
+        """Names of the layers that may ask :meth:`restore_layer` for their part.
 
         None of a file, whose blocks are checked whole, and none on a GPU: a layer that is replayed
         from a CUDA graph asks for nothing. None of those that share a cache, of which the first to
@@ -94,33 +94,35 @@ class Mover:
         """
         return self._unshared if self._memory else frozenset()
 
-    def out(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
+    def offload(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
         """Copy (block, slot) pairs to the host; one that fails cannot be read back."""
         if pairs:
             blocks, slots = zip(*pairs, strict=True)
             with self._timed() as took:
                 report.errors += len(self._tier.write(blocks, slots))
-            report.out += len(pairs)
-            report.out_seconds += took[0]
+            report.offloaded += len(pairs)
+            report.offload_seconds += took[0]
 
-    def back(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> set[int]:
+    def restore(self, pairs: Sequence[tuple[int, int]], report: CopyReport) -> set[int]:
         """Copy (slot, block) pairs from the host; returns the blocks that failed."""
         if not pairs:
             return set()
         slots, blocks = zip(*pairs, strict=True)
         with self._timed() as took:
             failed = self._tier.read(slots, blocks)
-        report.back += len(pairs)
-        report.back_seconds += took[0]
+        report.restored += len(pairs)
+        report.restore_seconds += took[0]
         return set(failed)
 
-    def back_layer(self, name: str, pairs: Sequence[tuple[int, int]], report: CopyReport) -> None:
+    def restore_layer(
+        self, name: str, pairs: Sequence[tuple[int, int]], report: CopyReport
+    ) -> None:
         """Copy one layer's part of (slot, block) pairs, which the caller counts, from the host."""
         assert self._memory is not None
         slots, blocks = zip(*pairs, strict=True)
         with self._timed() as took:
             self._memory.read_layer(self._places[name], slots, blocks)
-        report.back_seconds += took[0]
+        report.restore_seconds += took[0]
 
     def close(self) -> None:
         """Give the host slots back."""

@@ -75,7 +75,7 @@ class Spill:
         """
         return min(self._ways(request, shared))
 
-    # -- out ---------------------------------------------------------------------------------
+    # -- offload ---------------------------------------------------------------------------------
 
     def copy_ahead(
         self, request: Request, blocks: Sequence[int], limit: int, shared: int = 0
@@ -145,7 +145,7 @@ class Spill:
                 break
             context.slots.append(slot)
             context.busy = True
-            self._copies.out.append((block, slot))
+            self._copies.offloads.append((block, slot))
         return len(context.slots) - before
 
     def _make_room(self, slots: int, request_id: str) -> None:
@@ -161,7 +161,7 @@ class Spill:
                 self.slots.give_back_at_once(context.slots)
                 context.slots.clear()
 
-    # -- back --------------------------------------------------------------------------------
+    # -- restore --------------------------------------------------------------------------------
 
     def admit(self, request_id: str, blocks: Sequence[int], start: int, tokens: int) -> None:
         """Restore ``tokens`` from ``start`` on, or none, of a request that got ``blocks``.

@@ -14,7 +14,7 @@ from typing import Any
 from vllm_qllm.timeline.spans import Span, request_spans, step_spans
 
 # What is told of a request that loses its KV blocks, and that comes back.
-TOKENS = ("computed", "spilled", "saved", "again")
+TOKENS = ("computed", "spilled", "saved", "recomputed")
 
 Event = Mapping[str, Any]
 TraceEvent = dict[str, Any]

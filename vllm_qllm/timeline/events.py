@@ -83,14 +83,14 @@ STEP_SUSPENDED = _kind(
 )
 STEP_RESUMED = _kind("step_resumed", "step", "depth")
 STEP_COPIED = _kind(
-    "step_copied", "step", "depth", "out", "back", "failed", Value("copying", "seconds")
+    "step_copied", "step", "depth", "offloaded", "restored", "failed", Value("copying", "seconds")
 )
 STEP_FINISHED = _kind("step_finished", "step", "depth", ends=True)
 REQUEST_ARRIVED = _kind("request_arrived", "request", "prompt_tokens", "max_tokens")
 REQUEST_STARTED = _kind("request_started", "request", "step", Value("response", "seconds"))
 REQUEST_FIRST_TOKEN = _kind("request_first_token", "request")
 REQUEST_PREEMPTED = _kind("request_preempted", "request", "computed", "spilled")
-REQUEST_RESUMED = _kind("request_resumed", "request", "saved", "again")
+REQUEST_RESUMED = _kind("request_resumed", "request", "saved", "recomputed")
 REQUEST_FINISHED = _kind(
     "request_finished", "request", "tokens", Value("outcome", "outcome"), ends=True
 )

@@ -96,8 +96,8 @@ class TimelineLog:
         self, step: Step, depth: int, report: CopyReport, failed: int, now: float
     ) -> None:
         """``step`` copied KV blocks to the host and back, of which ``failed`` did not succeed."""
-        seconds = report.out_seconds + report.back_seconds
-        values = (depth, report.out, report.back, failed, _ns(seconds))
+        seconds = report.offload_seconds + report.restore_seconds
+        values = (depth, report.offloaded, report.restored, failed, _ns(seconds))
         self._ring.append(_ns(now), events.STEP_COPIED, step.level, step.number, values)
 
     def step_finished(self, step: Step, depth: int, now: float) -> None:
@@ -135,13 +135,15 @@ class TimelineLog:
         values = (computed, spilled)
         self._ring.append(_ns(now), events.REQUEST_PREEMPTED, level, serial, values)
 
-    def request_resumed(self, level: int, serial: int, saved: int, again: int, now: float) -> None:
+    def request_resumed(
+        self, level: int, serial: int, saved: int, recomputed: int, now: float
+    ) -> None:
         """The step in which a preempted request came back is done.
 
-        Of the tokens that it had computed ``saved`` were restored or cached; the others it
-        computes ``again``.
+        Of the tokens that it had computed ``saved`` were restored or cached; it
+        computes ``recomputed`` again.
         """
-        self._ring.append(_ns(now), events.REQUEST_RESUMED, level, serial, (saved, again))
+        self._ring.append(_ns(now), events.REQUEST_RESUMED, level, serial, (saved, recomputed))
 
     def request_finished(
         self, level: int, serial: int, tokens: int, outcome: str, now: float

@@ -164,7 +164,7 @@ class Lanes {
     const lost = step.stops.reduce((sum, stop) => sum + (stop.end ?? now) - stop.start, 0);
     const facts = [["from start to end", seconds(end - step.start)], ["computing", seconds(end - step.start - lost)],
       ["tokens", String(step.tokens ?? NONE)], ["requests", String(step.size ?? NONE)], ["steps suspended below it", String(step.depth ?? NONE)], ["lane of buffers", String(step.lane ?? NONE)]];
-    if (step.copied) facts.push(["KV blocks to and from the host", `${step.copied.out} and ${step.copied.back} in ${seconds(step.copied.copying)}`]);
+    if (step.copied) facts.push(["KV blocks to and from the host", `${step.copied.offloaded} and ${step.copied.restored} in ${seconds(step.copied.copying)}`]);
     const made = [element("h3", {}, swatch(step.level), `Step ${step.number}: ${step.name} ${step.decode ? "decode" : "prefill"}${step.end === null ? ", not finished" : ""}`),
       element("dl", { class: "facts" }, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))))];
     const lists = [["Suspended", step.stops.map((stop) => `for ${stop.by === "budget" ? "others, its time slice had ended" : stop.by}, ${stop.where}, layer ${stop.layer}: ${seconds((stop.end ?? now) - stop.start)}${stop.end === null ? " so far" : ""}`)],
