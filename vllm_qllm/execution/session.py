@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from vllm_qllm.execution.adapters import Adapters
+from vllm_qllm.execution.active_lora import ActiveLoRA
 from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
@@ -30,7 +30,7 @@ class Session:
         flag: the arrival flag.
         agreement: with the other workers that run the same steps.
         lanes: the runner's lanes.
-        adapters: the runner's LoRA adapters.
+        lora: the runner's LoRA adapters.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
             returns the next deadline, or GIVE_UP, once the engine resumes the step.
         new_run_ahead: makes what bounds the host's lead in one step; None where the host computes
@@ -42,14 +42,14 @@ class Session:
         flag: Flag,
         agreement: Agreement,
         lanes: Lanes,
-        adapters: Adapters,
+        lora: ActiveLoRA,
         suspend: Suspend,
         new_run_ahead: Callable[[], RunAhead] | None = None,
     ) -> None:
         self._flag = flag
         self._agreement = agreement
         self._lanes = lanes
-        self._adapters = adapters
+        self._lora = lora
         self._suspend = suspend
         self._new_run_ahead = new_run_ahead
         # The step whose forward pass is running, when it may be suspended.
@@ -116,11 +116,11 @@ class Session:
         # Nothing that runs meanwhile is this step: yield points of others are not its own.
         self._order = None
         self._suspended_lanes.add(order.lane)
-        adapters = self._adapters.active
+        adapters = self._lora.active
         deadline = self._suspend(Suspended(order.number, passed, place))
         self._suspended_lanes.remove(order.lane)
         self._lanes.activate(order.lane)
-        self._adapters.restore(adapters)
+        self._lora.restore(adapters)
         if deadline == GIVE_UP:
             raise StepAbandoned
         self._order, self._passed = order._replace(deadline=deadline), passed

@@ -12,7 +12,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from vllm_qllm.config import PriorityConfig, carried
 from vllm_qllm.execution import rpc_loop
-from vllm_qllm.execution.adapters import Adapters
+from vllm_qllm.execution.active_lora import ActiveLoRA
 from vllm_qllm.execution.device_flag import DeviceFlag
 from vllm_qllm.execution.first_use import compile_ahead
 from vllm_qllm.execution.flag import Flag
@@ -52,7 +52,7 @@ class SuspendableWorker:
             flag,
             flag.agreement(group.rank_in_group, group.world_size),
             Lanes(self.model_runner, lanes),
-            Adapters(self.model_runner),
+            ActiveLoRA(self.model_runner),
             suspend or rpc_loop.answer_and_serve,
             functools.partial(RunAhead, config.run_ahead, torch.cuda.Event) if on_gpu else None,
         )

@@ -73,7 +73,7 @@ RUNNER = (
             "execution.seeds:unused_generators_set_aside",
             "Says which rows are thrown away.",
         ),
-        attribute("lora_config", "execution.adapters:Adapters", "None without LoRA."),
+        attribute("lora_config", "execution.active_lora:ActiveLoRA", "None without LoRA."),
         attribute("requests", "execution.lanes", "Shared by all lanes: a row is made from it."),
     ),
     *uses(
@@ -172,7 +172,7 @@ RUNNER = (
         "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
         body(
             "_set_active_loras",
-            "execution.adapters:Adapters",
+            "execution.active_lora:ActiveLoRA",
             "Sets which adapters the layers use; put back by the same call.",
         ),
     ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Adapters:
+class ActiveLoRA:
     """Remembers what the runner activated last, for one model runner.
 
     Does nothing on a runner without LoRA.
