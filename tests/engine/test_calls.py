@@ -123,7 +123,7 @@ class Engine(EngineCoreProc):
         """A step starts."""
         self.bare.scheduler.use_plan(plan)
         self.bare.begin()
-        self.controller.next_order()
+        self.controller.next_command()
 
     def suspend(self) -> float | None:
         """The running step stops; returns for how long it may then run on, or GIVE_UP."""

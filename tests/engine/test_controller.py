@@ -50,7 +50,7 @@ class Driver:
     def start(self, plan: Run) -> None:
         self.bare.scheduler.use_plan(plan)
         self.bare.begin()
-        self.controller.next_order()
+        self.controller.next_command()
 
     def suspend(self, ran: float = 0.05) -> float | None:
         """The running step stops; returns for how long it may then run on."""

@@ -14,7 +14,7 @@ from vllm_qllm.engine.calls import Item, Need, need_of
 from vllm_qllm.engine.scheduler import PriorityScheduler
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.flag import Flag
-from vllm_qllm.execution.protocol import GIVE_UP, Order, Suspended, deadline
+from vllm_qllm.execution.protocol import GIVE_UP, RunCommand, Suspended, deadline
 from vllm_qllm.policy import Resume
 
 # How often a suspended step looks for urgent requests whose grammar is still being compiled.
@@ -40,7 +40,7 @@ class Controller:
         source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
         self._arrivals = Arrivals(source, classes, scheduler.level, self._arrived, self._called)
         self.yield_points = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
-            self._flag, classes, self.next_order, self.on_suspended
+            self._flag, classes, self.next_command, self.on_suspended
         )
 
     # -- arrivals ------------------------------------------------------------------------------
@@ -77,12 +77,12 @@ class Controller:
 
     # -- the protocol --------------------------------------------------------------------------
 
-    def next_order(self) -> Order:
+    def next_command(self) -> RunCommand:
         """How to run the step that was scheduled last."""
         step = self._scheduler.in_flight[-1]
         step.resumed_at = time.monotonic()
         self._start(step)
-        return Order(step.number, step.lane, step.suspendable, deadline(step.budget))
+        return RunCommand(step.number, step.lane, step.suspendable, deadline(step.budget))
 
     def on_suspended(self, suspended: Suspended) -> int:
         """Run nested steps until the policy resumes the suspended one.

@@ -13,11 +13,11 @@ from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from vllm_qllm.execution.flag import Flag
-from vllm_qllm.execution.protocol import Order, Suspended
+from vllm_qllm.execution.protocol import RunCommand, Suspended
 from vllm_qllm.execution.rpc_loop import RESUME
 
 OnSuspended = Callable[[Suspended], int]
-NextOrder = Callable[[], Order]
+NextCommand = Callable[[], RunCommand]
 
 
 class StepFuture(Future):  # type: ignore[type-arg]
@@ -44,23 +44,23 @@ class StepFuture(Future):  # type: ignore[type-arg]
 class SuspendableMultiprocExecutor(MultiprocExecutor):
     """Workers in processes of their own: a suspended worker serves RPCs until it is resumed."""
 
-    _next_order: NextOrder
+    _next_command: NextCommand
     _on_suspended: OnSuspended
     _attached = False
 
     def priority_attach(
-        self, flag: Flag, lanes: int, next_order: NextOrder, on_suspended: OnSuspended
+        self, flag: Flag, lanes: int, next_command: NextCommand, on_suspended: OnSuspended
     ) -> int:
         """Make steps suspendable; returns the number of yield points in a forward pass."""
-        self._next_order, self._on_suspended, self._attached = next_order, on_suspended, True
+        self._next_command, self._on_suspended, self._attached = next_command, on_suspended, True
         return int(self.collective_rpc("priority_attach", args=(flag.name, lanes))[0])
 
     def execute_model(self, scheduler_output: SchedulerOutput, non_block: bool = False) -> Any:
         """Run one step, which nested steps may interrupt before its result is there."""
         if not self._attached:
             return super().execute_model(scheduler_output, non_block=non_block)
-        order = self._next_order()
-        started = self._rpc("priority_execute", scheduler_output, order, non_block=True)
+        command = self._next_command()
+        started = self._rpc("priority_execute", scheduler_output, command, non_block=True)
         future = StepFuture(started, self._on_suspended, lambda d: self._rpc(RESUME, d))
         return future if non_block else future.result()
 
@@ -88,14 +88,14 @@ class SuspendableMultiprocExecutor(MultiprocExecutor):
 class SuspendableUniProcExecutor(UniProcExecutor):
     """The worker in this process: a yield point calls the engine's nested loop directly."""
 
-    _next_order: NextOrder
+    _next_command: NextCommand
     _attached = False
 
     def priority_attach(
-        self, flag: Flag, lanes: int, next_order: NextOrder, on_suspended: OnSuspended
+        self, flag: Flag, lanes: int, next_command: NextCommand, on_suspended: OnSuspended
     ) -> int:
         """Make steps suspendable; returns the number of yield points in a forward pass."""
-        self._next_order, self._attached = next_order, True
+        self._next_command, self._attached = next_command, True
         return int(self.collective_rpc("priority_attach", args=(flag.name, lanes, on_suspended))[0])
 
     def execute_model(self, scheduler_output: SchedulerOutput, non_block: bool = False) -> Any:
@@ -104,7 +104,7 @@ class SuspendableUniProcExecutor(UniProcExecutor):
             return super().execute_model(scheduler_output, non_block=non_block)
         future = self.collective_rpc(
             "priority_execute",
-            args=(scheduler_output, self._next_order()),
+            args=(scheduler_output, self._next_command()),
             non_block=non_block,
             single_value=True,
         )

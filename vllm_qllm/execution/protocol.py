@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What engine and workers say to each other about one step.
 
-    start(scheduler_output, order)  ->  Suspended | output
+    start(scheduler_output, command)  ->  Suspended | output
     resume(deadline)                ->  Suspended | output
     resume(GIVE_UP)                 ->  an output without a token
 
@@ -19,7 +19,7 @@ BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS = "before attention", "after attentio
 WHERE = (BEFORE_ATTENTION, AFTER_ATTENTION, EXPERTS)
 
 
-class Order(NamedTuple):
+class RunCommand(NamedTuple):
     """How a worker is to run a step.
 
     Attributes:

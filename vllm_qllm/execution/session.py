@@ -14,7 +14,7 @@ from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.no_result import no_result
-from vllm_qllm.execution.protocol import GIVE_UP, Order, Place, StepAbandoned, Suspended
+from vllm_qllm.execution.protocol import GIVE_UP, Place, RunCommand, StepAbandoned, Suspended
 from vllm_qllm.execution.run_ahead import RunAhead
 
 Suspend = Callable[[Suspended], int]
@@ -53,23 +53,26 @@ class Session:
         self._suspend = suspend
         self._new_run_ahead = new_run_ahead
         # The step whose forward pass is running, when it may be suspended.
-        self._order: Order | None = None
+        self._command: RunCommand | None = None
         self._passed = 0
         self._run_ahead: RunAhead | None = None
         self._suspended_lanes: set[int] = set()
 
     def run(
-        self, output: SchedulerOutput, order: Order, execute: Callable[[SchedulerOutput], Any]
+        self,
+        output: SchedulerOutput,
+        command: RunCommand,
+        execute: Callable[[SchedulerOutput], Any],
     ) -> Any:
         """Run one step in its lane and return what ``execute`` returns.
 
         Of a step that is given up, that is a result without a token.
         """
-        assert order.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
-        outer = self._order, self._passed, self._run_ahead
-        self._lanes.claim(order.lane, output)
-        self._order, self._passed = (order if order.suspendable else None), 0
-        if self._order and self._new_run_ahead:
+        assert command.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
+        outer = self._command, self._passed, self._run_ahead
+        self._lanes.claim(command.lane, output)
+        self._command, self._passed = (command if command.suspendable else None), 0
+        if self._command and self._new_run_ahead:
             self._run_ahead = self._new_run_ahead()
         try:
             return execute(output)
@@ -77,18 +80,18 @@ class Session:
             self._lanes.forget(output)
             return no_result(output)
         finally:
-            self._order, self._passed, self._run_ahead = outer
+            self._command, self._passed, self._run_ahead = outer
 
     @property
     def suspendable(self) -> bool:
         """Whether the step that runs may be suspended."""
-        return self._order is not None
+        return self._command is not None
 
     def is_due(self) -> bool:
         """Whether the step that runs is to suspend: the flag names it, or its time is over."""
-        order = self._order
-        return order is not None and (
-            self._flag.names(order.number) or time.monotonic_ns() >= order.deadline
+        command = self._command
+        return command is not None and (
+            self._flag.names(command.number) or time.monotonic_ns() >= command.deadline
         )
 
     def yield_point(self, place: Place) -> None:
@@ -97,7 +100,7 @@ class Session:
         Args:
             place: where in the model this is.
         """
-        if self._order is None:
+        if self._command is None:
             return
         self._passed += 1
         if self._run_ahead is not None:
@@ -111,16 +114,16 @@ class Session:
         Raises:
             StepAbandoned: it is given up.
         """
-        order, passed = self._order, self._passed
-        assert order is not None
+        command, passed = self._command, self._passed
+        assert command is not None
         # Nothing that runs meanwhile is this step: yield points of others are not its own.
-        self._order = None
-        self._suspended_lanes.add(order.lane)
+        self._command = None
+        self._suspended_lanes.add(command.lane)
         adapters = self._lora.active
-        deadline = self._suspend(Suspended(order.number, passed, place))
-        self._suspended_lanes.remove(order.lane)
-        self._lanes.activate(order.lane)
+        deadline = self._suspend(Suspended(command.number, passed, place))
+        self._suspended_lanes.remove(command.lane)
+        self._lanes.activate(command.lane)
         self._lora.restore(adapters)
         if deadline == GIVE_UP:
             raise StepAbandoned
-        self._order, self._passed = order._replace(deadline=deadline), passed
+        self._command, self._passed = command._replace(deadline=deadline), passed

@@ -18,7 +18,7 @@ from vllm_qllm.execution.first_use import compile_ahead
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.interruption import Interruption
 from vllm_qllm.execution.lanes import Lanes
-from vllm_qllm.execution.protocol import Order
+from vllm_qllm.execution.protocol import RunCommand
 from vllm_qllm.execution.run_ahead import RunAhead
 from vllm_qllm.execution.session import Session, Suspend
 from vllm_qllm.execution.yield_points import install
@@ -70,6 +70,6 @@ class SuspendableWorker:
 
     # Like vLLM's own: what the runner makes on first use there cannot be written to elsewhere.
     @torch.inference_mode()
-    def priority_execute(self, output: SchedulerOutput, order: Order) -> Any:
-        """``execute_model`` in the lane and under the conditions of ``order``."""
-        return self._priority_session.run(output, order, self.execute_model)  # type: ignore[attr-defined]
+    def priority_execute(self, output: SchedulerOutput, command: RunCommand) -> Any:
+        """``execute_model`` in the lane and under the conditions of ``command``."""
+        return self._priority_session.run(output, command, self.execute_model)  # type: ignore[attr-defined]
