@@ -50,7 +50,7 @@ def _needs_no_plugin() -> bool:
     from vllm_qllm import seams
 
     try:
-        return all(seam.place() == seams.SOURCE for seam in seams.ALL)
+        return all(seam.wrapped_in() == seams.SOURCE for seam in seams.ALL)
     except (ImportError, AttributeError):
         return False  # which vllm() reports
 
@@ -74,7 +74,7 @@ def vllm() -> Iterator[Finding]:
     for seam in seams.ALL:
         if broken := [v for v in violations if v.startswith(f"{seam} ")]:
             yield Finding("BAD", "seam", broken[0])
-        elif (place := seam.place()) is None:
+        elif (place := seam.wrapped_in()) is None:
             detail = f"{seam} could not be replaced; it is needed for {seam.why}"
             yield Finding("BAD", "seam", detail)
         else:

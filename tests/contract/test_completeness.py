@@ -197,14 +197,14 @@ def test_each_symbol_is_listed_once_and_known() -> None:
 
 @pytest.mark.parametrize("dependency", ALL, ids=lambda d: d.symbol)
 def test_the_place_of_use_exists(dependency: vllm_qllm.contract.dependency.Dependency) -> None:
-    module, _, name = dependency.place.partition(":")
+    module, _, name = dependency.used_by.partition(":")
     full = f"vllm_qllm.{module}".removesuffix(".__init__")
-    assert SOURCE.find(f"{full}:{name}"), f"{dependency.place} of {dependency.symbol} is gone"
+    assert SOURCE.find(f"{full}:{name}"), f"{dependency.used_by} of {dependency.symbol} is gone"
     if dependency.kind != BODY:
         files = [f for f in FILES if ".".join(f.relative_to(PACKAGE.parent).parts).startswith(full)]
         name = dependency.name if dependency.name != "__init__" else dependency.owner
         assert any(name in f.read_text() for f in files), (
-            f"{dependency.place} does not name {dependency.symbol}"
+            f"{dependency.used_by} does not name {dependency.symbol}"
         )
 
 

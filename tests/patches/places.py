@@ -18,7 +18,7 @@ def main() -> None:
     from vllm_qllm import seams, verify
 
     def places() -> dict[str, str | None]:
-        return {str(seam): seam.place() for seam in seams.ALL}
+        return {str(seam): seam.wrapped_in() for seam in seams.ALL}
 
     def functions() -> list[Any]:
         return [vars(seam.holder())[seam.name] for seam in seams.ALL]

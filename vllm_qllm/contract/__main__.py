@@ -55,7 +55,7 @@ def _report(differences: list[Difference], details: dict[str, str]) -> Iterator[
             yield f"  {of.symbol}"
             if difference.detail:
                 yield f"      {difference.detail}"
-            yield f"      used by {of.place}: {of.why}"
+            yield f"      used by {of.used_by}: {of.why}"
             yield from (f"      {line}" for line in details.get(of.symbol, "").splitlines())
 
 

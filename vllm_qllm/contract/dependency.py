@@ -17,13 +17,13 @@ class Dependency:
         symbol: ``module:name`` or ``module:Class.name``, where it is defined.
         kind: ``attribute`` (it exists, declared the same way), ``signature`` (it takes the same
             parameters) or ``body`` (it does the same).
-        place: where this package relies on it, ``module:name`` below ``vllm_qllm``.
+        used_by: where this package relies on it, ``module:name`` below ``vllm_qllm``.
         why: what goes wrong, or what has to be looked at, when it differs. Starts with a capital.
     """
 
     symbol: str
     kind: str
-    place: str
+    used_by: str
     why: str
 
     @property
@@ -40,26 +40,26 @@ class Dependency:
 Use = tuple[str, str, str, str]
 
 
-def attribute(names: str, place: str, why: str) -> Use:
+def attribute(names: str, used_by: str, why: str) -> Use:
     """Some attributes, separated by spaces, that are read or set."""
-    return ATTRIBUTE, names, place, why
+    return ATTRIBUTE, names, used_by, why
 
 
-def signature(names: str, place: str, why: str) -> Use:
+def signature(names: str, used_by: str, why: str) -> Use:
     """Some functions that are called or overridden."""
-    return SIGNATURE, names, place, why
+    return SIGNATURE, names, used_by, why
 
 
-def body(names: str, place: str, why: str) -> Use:
+def body(names: str, used_by: str, why: str) -> Use:
     """Some functions or classes whose behaviour is relied on."""
-    return BODY, names, place, why
+    return BODY, names, used_by, why
 
 
 def uses(owner: str, *of: Use) -> tuple[Dependency, ...]:
     """Records of one owner, which is ``module:`` or ``module:Class``."""
     dot = "" if owner.endswith(":") else "."
     return tuple(
-        Dependency(f"{owner}{dot}{name}", kind, place, why)
-        for kind, names, place, why in of
+        Dependency(f"{owner}{dot}{name}", kind, used_by, why)
+        for kind, names, used_by, why in of
         for name in names.split()
     )

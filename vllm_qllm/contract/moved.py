@@ -51,7 +51,7 @@ class Difference:
     def __str__(self) -> str:
         of = self.dependency
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{of.symbol}: {self.what}{detail}. Used by {of.place}: {of.why}"
+        return f"{of.symbol}: {self.what}{detail}. Used by {of.used_by}: {of.why}"
 
 
 def installed_root() -> Path | None:

@@ -42,7 +42,7 @@ class Seam:
         module = import_module(self.module)
         return getattr(module, self.owner) if self.owner else module
 
-    def place(self) -> str | None:
+    def wrapped_in(self) -> str | None:
         """Where it is wrapped, RUN_TIME or SOURCE; None while it is not."""
         return getattr(getattr(self.holder(), self.name), MARK, None)
 

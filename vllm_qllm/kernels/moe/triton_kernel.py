@@ -47,7 +47,7 @@ def _claim(counter, end, flag, number, WATCH: tl.constexpr, THREADS: tl.constexp
 
 
 @triton.jit
-def _place(tile, row_tiles, columns, GROUP: tl.constexpr):
+def _coordinates(tile, row_tiles, columns, GROUP: tl.constexpr):
     """Row tile and column of a tile: GROUP row tiles take turns, so that they share weights."""
     width = GROUP * columns
     first = tile // width * GROUP
@@ -102,7 +102,7 @@ def gate_up(
     end = row_tiles * columns
     tile = _claim(counters, end, flag, number, WATCH, THREADS)
     while tile < end:
-        row_tile, column = _place(tile, row_tiles, columns, GROUP)
+        row_tile, column = _coordinates(tile, row_tiles, columns, GROUP)
         first = tl.load(tile_first + row_tile)
         size = tl.load(tile_size + row_tile)
         expert = tl.load(tile_expert + row_tile).to(tl.int64)
@@ -186,7 +186,7 @@ def down(
     if ready:
         tile = _claim(counter, end, flag, number, WATCH, THREADS)
         while tile < end:
-            row_tile, column = _place(begin + tile, row_tiles, columns, GROUP)
+            row_tile, column = _coordinates(begin + tile, row_tiles, columns, GROUP)
             first = tl.load(tile_first + row_tile)
             size = tl.load(tile_size + row_tile)
             expert = tl.load(tile_expert + row_tile).to(tl.int64)
