@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def load(counts: Sequence[int], level: int) -> tuple[int, int]:
+def work_ahead(counts: Sequence[int], level: int) -> tuple[int, int]:
     """What a request of class ``level`` finds at a replica; the smallest gets it.
 
     That is the number of requests at least as urgent as it is, then the number of all. What is

@@ -8,7 +8,7 @@ import itertools
 from typing import Protocol
 
 from vllm_qllm.capacity.errors import check
-from vllm_qllm.routing import load
+from vllm_qllm.routing import work_ahead
 
 
 class Router(Protocol):
@@ -94,7 +94,7 @@ class LeastOutstanding:
 
 
 class ClassAware:
-    """The replica with the smallest :func:`~vllm_qllm.routing.load`: the rule of fleets on Ray."""
+    """The replica with the least :func:`~vllm_qllm.routing.work_ahead`: as fleets on Ray."""
 
     def __init__(self, replicas: int, classes: int) -> None:
         self._of = [[0] * classes for _ in range(replicas)]
@@ -125,7 +125,7 @@ class ClassAware:
     def _changed(self, replica: int) -> None:
         stamp = self._latest[replica] = next(self._stamps)
         for level, heap in enumerate(self._heaps):
-            heapq.heappush(heap, (*load(self._of[replica], level), stamp, replica))
+            heapq.heappush(heap, (*work_ahead(self._of[replica], level), stamp, replica))
             if len(heap) > 8 * len(self._of) + 64:  # mostly entries that no longer count
                 heap[:] = [entry for entry in heap if entry[2] == self._latest[entry[3]]]
                 heapq.heapify(heap)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve's request router with the rule of :func:`vllm_qllm.routing.load`."""
+"""Serve's request router with the rule of :func:`vllm_qllm.routing.work_ahead`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from vllm_qllm.ray.ledger import Ledger
 from vllm_qllm.ray.messages import Ask
-from vllm_qllm.routing import load
+from vllm_qllm.routing import work_ahead
 
 
 class UrgencyRouter(RequestRouter):
@@ -53,7 +53,7 @@ class UrgencyRouter(RequestRouter):
             key=lambda name: (
                 name in ask.tried,
                 not self._ledger.answers(name),
-                load(self._ledger.counts(name), ask.level),
+                work_ahead(self._ledger.counts(name), ask.level),
                 random.random(),  # between equals
             ),
         )
