@@ -11,7 +11,7 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from vllm_qllm.ray.messages import Ask, Head
+from vllm_qllm.ray.messages import Head, ReplicaRequest
 
 
 class NoReplicaError(Exception):
@@ -45,7 +45,9 @@ class Exchange:
         self._parts = parts
 
     @classmethod
-    async def begin(cls, replicas: Any, ask: Ask, assign_seconds: float) -> Exchange | None:
+    async def begin(
+        cls, replicas: Any, ask: ReplicaRequest, assign_seconds: float
+    ) -> Exchange | None:
         """Wait for the beginning of an answer.
 
         Args:

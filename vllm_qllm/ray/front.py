@@ -16,7 +16,7 @@ from vllm_qllm.access.gate import GATEWAY_HEADER, TENANT_HEADER
 from vllm_qllm.access.middleware import REQUEST_ID
 from vllm_qllm.ray import errors
 from vllm_qllm.ray.exchange import Exchange, LostError, NoReplicaError
-from vllm_qllm.ray.messages import Ask, Head
+from vllm_qllm.ray.messages import Head, ReplicaRequest
 from vllm_qllm.ray.paths import target_of
 from vllm_qllm.ray.settings import Settings
 from vllm_qllm.ray.urgency import PRIORITY_HEADER, Urgency
@@ -67,7 +67,7 @@ class Front:
                 return None
         return bytes(body)
 
-    def _ask(self, request: Request, target: str, body: bytes) -> Ask:
+    def _ask(self, request: Request, target: str, body: bytes) -> ReplicaRequest:
         host = request.client.host if request.client else ""
         dropped = DROPPED if self._settings.is_trusted(host) else DROPPED | OF_GATEWAYS
         for name in request.headers:
@@ -83,9 +83,9 @@ class Front:
             headers[REQUEST_ID] = uuid.uuid4().hex
         headers["X-Forwarded-For"] = host
         level = self._urgency.level(headers, body)
-        return Ask(request.method, target, tuple(headers.items()), body, level)
+        return ReplicaRequest(request.method, target, tuple(headers.items()), body, level)
 
-    async def _answer(self, path: str, ask: Ask) -> Response:
+    async def _answer(self, path: str, ask: ReplicaRequest) -> Response:
         """As a replica has it; of another one where the first had no byte of it.
 
         Not sent again: what has begun, a 500, what takes long.
@@ -110,7 +110,7 @@ class Front:
                 break
         return answer
 
-    async def _begin(self, ask: Ask) -> Exchange | None:
+    async def _begin(self, ask: ReplicaRequest) -> Exchange | None:
         return await Exchange.begin(self._replicas, ask, self._settings.assign_seconds)
 
     async def _events(self, path: str, exchange: Exchange) -> AsyncIterator[bytes]:

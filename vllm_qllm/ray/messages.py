@@ -9,7 +9,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Ask:
+class ReplicaRequest:
     """A request of a client.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from ray import serve
 
-from vllm_qllm.ray.messages import Ask, Head, ServerLostError
+from vllm_qllm.ray.messages import Head, ReplicaRequest, ServerLostError
 from vllm_qllm.ray.server import Server
 from vllm_qllm.ray.settings import Settings
 
@@ -37,7 +37,7 @@ class Replica:
             await self._server.stop()
             raise
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[str | Head | bytes | None, None]:
+    async def answer(self, ask: ReplicaRequest) -> AsyncGenerator[str | Head | bytes | None, None]:
         """Who answers; then how the answer begins, and its parts as they come.
 
         None alone, for a request that was here before. Closed early, it ends the connection, which

@@ -10,7 +10,7 @@ from typing import Any
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from vllm_qllm.ray.ledger import Ledger
-from vllm_qllm.ray.messages import Ask
+from vllm_qllm.ray.messages import ReplicaRequest
 from vllm_qllm.routing import work_ahead
 
 
@@ -42,7 +42,7 @@ class UrgencyRouter(RequestRouter):
             return [candidate_replicas]
         # Wait a moment before the next round when none of them takes it.
         pending_request.routing_context.should_backoff = True
-        ask: Ask = pending_request.args[0]
+        ask: ReplicaRequest = pending_request.args[0]
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         for name, replica in by_id.items():
             if stats := replica.routing_stats:
