@@ -20,9 +20,9 @@ from vllm_qllm.config.source import read
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        return int(asked.do(asked))
+        return int(args.do(args))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -60,52 +60,52 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(asked: argparse.Namespace) -> PriorityConfig | None:
-    if asked.priority_config is None:
+def _config(args: argparse.Namespace) -> PriorityConfig | None:
+    if args.priority_config is None:
         return None
-    given = dict(read(asked.priority_config))
+    given = dict(read(args.priority_config))
     # Only its classes are of interest, and the policy may be named elsewhere.
     return PriorityConfig.from_dict({name: given[name] for name in given if name == "classes"})
 
 
-def _add(asked: argparse.Namespace) -> int:
+def _add(args: argparse.Namespace) -> int:
     key = new_key()
     fields: dict[str, Any] = {}
-    if asked.classes is not None:
-        fields["classes"] = {name.strip(): {} for name in asked.classes.split(",")}
+    if args.classes is not None:
+        fields["classes"] = {name.strip(): {} for name in args.classes.split(",")}
     for field in ("default_class", "above", "operator"):
-        if value := getattr(asked, field):
+        if value := getattr(args, field):
             fields[field] = value
-    if asked.file is None:
-        content = TenantsJson.empty(_config(asked))
-        tenant = content.add_key(asked.tenant, hash_of(key), fields)
+    if args.file is None:
+        content = TenantsJson.empty(_config(args))
+        tenant = content.add_key(args.tenant, hash_of(key), fields)
         content.text()  # which checks it
-        print(content.line(asked.tenant, tenant), file=sys.stderr)
+        print(content.line(args.tenant, tenant), file=sys.stderr)
     else:
-        with TenantsJson.changed(asked.file, _config(asked), new=True) as content:
-            content.add_key(asked.tenant, hash_of(key), fields)
+        with TenantsJson.changed(args.file, _config(args), new=True) as content:
+            content.add_key(args.tenant, hash_of(key), fields)
     print(key)
     return 0
 
 
-def _gateway(asked: argparse.Namespace) -> int:
+def _gateway(args: argparse.Namespace) -> int:
     key = new_key()
-    with TenantsJson.changed(asked.file, _config(asked), new=True) as content:
+    with TenantsJson.changed(args.file, _config(args), new=True) as content:
         content.data["gateway"] = hash_of(key)
     print(key)
     return 0
 
 
-def _list(asked: argparse.Namespace) -> int:
-    for name, tenant in TenantsJson.read(asked.file, _config(asked)).tenants.items():
+def _list(args: argparse.Namespace) -> int:
+    for name, tenant in TenantsJson.read(args.file, _config(args)).tenants.items():
         hashes = " ".join(key[:19] for key in tenant.get("keys", ()))
         print(f"{name}: {', '.join(tenant.get('classes', ()))}: {hashes or 'no key'}")
     return 0
 
 
-def _revoke(asked: argparse.Namespace) -> int:
-    with TenantsJson.changed(asked.file, _config(asked)) as content:
-        content.revoke_key(asked.tenant, asked.hash)
+def _revoke(args: argparse.Namespace) -> int:
+    with TenantsJson.changed(args.file, _config(args)) as content:
+        content.revoke_key(args.tenant, args.hash)
     return 0
 
 

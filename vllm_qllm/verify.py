@@ -45,13 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the report; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m vllm_qllm.verify", description=__doc__)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     # Nothing that vLLM warns about while it is imported belongs into this report.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("vllm").setLevel(logging.ERROR)
     found = findings()
     works = all(f.state != "BAD" for f in found)
-    if asked.json:
+    if args.json:
         report = {"works": works, "versions": versions(), "findings": [asdict(f) for f in found]}
         print(json.dumps(report, indent=2))
     else:

@@ -28,19 +28,19 @@ from vllm_qllm.batch.runner import Runner
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the batch; returns the exit status: 0 when every request has an answer, no error."""
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
         # Before the event loop runs: it may have to wait for who writes a pipe.
-        requests = RequestFile(asked.input, asked.service_tier)
+        requests = RequestFile(args.input, args.service_tier)
         for complaint in requests.complaints:
             print(complaint, file=sys.stderr)
-        answers = AnswerFile(asked.output, requests.ids, requests.status)
+        answers = AnswerFile(args.output, requests.ids, requests.status)
         done = len(requests.ids & answers.answered)
         try:
-            asyncio.run(_run(asked, requests, answers))
+            asyncio.run(_run(args, requests, answers))
         finally:
             answers.close()
-            _report(asked, requests, answers, done)
+            _report(args, requests, answers, done)
     except BatchError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if requests.ids <= good and not requests.nameless else 1
 
 
-async def _run(asked: argparse.Namespace, requests: RequestFile, answers: AnswerFile) -> None:
+async def _run(args: argparse.Namespace, requests: RequestFile, answers: AnswerFile) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -64,35 +64,35 @@ async def _run(asked: argparse.Namespace, requests: RequestFile, answers: Answer
         bar.set_postfix(errors=len(answers.errors & requests.ids), refresh=False)
 
     with bar:
-        async with _client(asked) as client:
-            sender = Sender(client, asked.timeout)
-            runner = Runner(sender, answers, Retry(asked.patience), show)
-            await runner.run(requests.without(answers.answered), asked.concurrency)
+        async with _client(args) as client:
+            sender = Sender(client, args.timeout)
+            runner = Runner(sender, answers, Retry(args.patience), show)
+            await runner.run(requests.without(answers.answered), args.concurrency)
 
 
-def _client(asked: argparse.Namespace) -> httpx.AsyncClient:
+def _client(args: argparse.Namespace) -> httpx.AsyncClient:
     headers = credentials.headers()
     if not all(value.isascii() and value.isprintable() for value in headers.values()):
         raise BatchError("OPENAI_API_KEY holds a character that no key has, as the end of a line")
     return httpx.AsyncClient(
-        base_url=asked.url.rstrip("/").removesuffix("/v1"),
+        base_url=args.url.rstrip("/").removesuffix("/v1"),
         headers=headers,
         # `Sender` bounds a whole request.
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=asked.concurrency),
+        limits=httpx.Limits(max_connections=args.concurrency),
     )
 
 
 def _report(
-    asked: argparse.Namespace, requests: RequestFile, answers: AnswerFile, before: int
+    args: argparse.Namespace, requests: RequestFile, answers: AnswerFile, before: int
 ) -> None:
     total, now = len(requests.ids), len(requests.ids & answers.answered)
     errors = len(requests.ids & answers.errors)
     text = (
-        f"{now} of {total} answered, {now - before} of them now; {errors} errors in {asked.output}"
+        f"{now} of {total} answered, {now - before} of them now; {errors} errors in {args.output}"
     )
     if requests.nameless:
-        text += f"; {requests.nameless} lines of {asked.input} are no requests"
+        text += f"; {requests.nameless} lines of {args.input} are no requests"
     print(text)
 
 
