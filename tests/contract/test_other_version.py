@@ -75,7 +75,7 @@ try:
 except ConfigError as error:
     print(f"LLM: {error}")
 
-from vllm_qllm import verify
+from vllm_qllm.verify import __main__ as verify
 sys.exit(verify.main([]))
 """
 

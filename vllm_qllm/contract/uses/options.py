@@ -118,12 +118,14 @@ CONFIG = (
     ),
     *uses(
         "vllm.platforms:",
-        attribute("current_platform", "findings:in_step", "The CPU, or something else."),
+        attribute("current_platform", "verify.checks:in_step", "The CPU, or something else."),
     ),
     *uses(
         "vllm.platforms.interface:Platform",
         attribute("is_rocm", "support:fallbacks", "Its devices are called cuda, too."),
-        attribute("is_cpu is_cuda device_type", "findings:in_step", "The CPU, or something else."),
+        attribute(
+            "is_cpu is_cuda device_type", "verify.checks:in_step", "The CPU, or something else."
+        ),
     ),
 )
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from vllm_qllm import contract, seams, verify
+from vllm_qllm import contract, seams
 from vllm_qllm.execution import flag
 from vllm_qllm.kernels.moe import cpu_library
+from vllm_qllm.verify import __main__ as verify
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 
 from vllm_qllm.contract import VLLM, version_of
-from vllm_qllm.findings import Finding, findings
+from vllm_qllm.verify.checks import Finding, findings
 
 
 def versions() -> dict[str, str | None]:
