@@ -6,6 +6,8 @@ Words:
     local expert: an expert whose weights are here. Pairs of other experts belong to no tile.
     row tile: at most ``rows`` pairs of one expert, next to each other in ``pairs``.
 
+In vLLM's words ``pairs`` is sorted_token_ids without padding, and ``tile_expert`` is expert_ids.
+
 All sizes of tensors follow from the shapes alone, so that nothing here waits for a GPU.
 """
 

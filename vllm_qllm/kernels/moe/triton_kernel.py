@@ -20,6 +20,7 @@ The last tiles of down, its tail, and the sum look at no flag: once the phases t
 seen complete, the host has that long to enqueue what comes next, and the device does not fall idle.
 
 Words: H hidden size, I intermediate size (of this rank), pair and row tile as in ``tile_map``.
+ROWS, COLUMNS, DEPTH and GROUP are BLOCK_M, BLOCK_N, BLOCK_K and GROUP_M elsewhere.
 All matrices are row-major and contiguous. Sums are float32.
 """
 
