@@ -56,7 +56,7 @@ def fallbacks(vllm_config: Any) -> list[str]:
     elif current_platform.is_rocm():  # which calls its devices "cuda", too
         reasons.append("ROCm")
     elif device == "cuda" and parallel.world_size > 1:
-        # Nobody has seen several ranks of GPUs stop at one yield point: see docs/gpu.md.
+        # It is untested that several ranks of GPUs stop at one yield point: see docs/gpu.md.
         reasons.append("several GPUs")
     if hasattr(vllm_config.model_config.hf_config, "index_topk"):
         # One buffer for all steps, between the indexer and the attention that reads it.
@@ -105,7 +105,7 @@ def choose_model_runner() -> None:
 
 
 def refuse_front_end(args: Any) -> None:
-    """Refuse a server whose requests pass by vLLM's handlers in Python.
+    """Refuse a server whose requests do not pass through vLLM's handlers in Python.
 
     They understand priorities, the priority header and service tiers; elsewhere a best-effort
     request would be served as the most urgent one, or not be checked.

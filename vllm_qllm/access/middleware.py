@@ -51,7 +51,7 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
             return
         gate = this_gate()
-        if gate is None:  # never without a lifespan; but who comes first must not come in
+        if gate is None:  # never without a lifespan; but an early request must not come in
             raise RuntimeError("the tenants' middleware was not started")
         route = route_of(scope)
         # A browser's question before the request: it has no key, and gets no answer but headers.

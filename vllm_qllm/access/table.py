@@ -119,7 +119,7 @@ class Table:
 
         Args:
             names: whose rows stay.
-            busy: whether a row, which is its argument, has to stay whoever it is of.
+            busy: whether a row, which is its argument, has to stay in any case.
         """
         kept = {_digest(name) for name in names}
         stay = [

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the batch; returns the exit status: 0 when every request has an answer, no error."""
     args = _parser().parse_args(arguments)
     try:
-        # Before the event loop runs: it may have to wait for who writes a pipe.
+        # Before the event loop runs: it may have to wait for the writer of a pipe.
         requests = RequestFile(args.input, args.service_tier)
         for complaint in requests.complaints:
             print(complaint, file=sys.stderr)

@@ -47,7 +47,7 @@ class AnswerFile:
         self.answered: set[str] = set()
         self.errors: set[str] = set()
         try:
-            # Not to wait for who reads a pipe.
+            # Not to wait for the reader of a pipe.
             self._file = open(self._path, "a+b", buffering=0, opener=_open)  # noqa: SIM115
         except OSError as error:
             raise BatchError(f"{path}: {error}") from error

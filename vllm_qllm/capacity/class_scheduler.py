@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plugin's scheduling: a policy of this package decides which class leads a step.
 
-The policy object, the records it sees, the account of who had the machine and the estimate of
+The policy object, the records it sees, the account of each class's time and the estimate of
 what riders cost are those of the engine. What the engine does with the answer
 (``engine/scheduler.py``, ``engine/kv_guard.py``) is written down here a second time, for counted
 blocks and simulated time.

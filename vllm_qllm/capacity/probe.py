@@ -144,7 +144,7 @@ class Probe:
         return samples[1:]
 
     async def _suspension(self, prompt: int, cost: Cost) -> dict[str, float]:
-        """What suspending a prefill costs those who suspend it, and the prefill itself."""
+        """What suspending a prefill costs the urgent requests, and the prefill itself."""
         try:
             await self._ask(16, 1, priority=BEST_EFFORT_PRIORITY)
         except CapacityError:

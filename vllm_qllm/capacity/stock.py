@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's own scheduling, ``fcfs`` and ``priority``: the order of waiting, and who loses blocks."""
+"""vLLM's own scheduling, ``fcfs`` and ``priority``: the order of waiting, and of losing blocks."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def riding(rows: int, decodes: int, step_tokens: int | None = None) -> float:
 
 
 class Service:
-    """Follows who has the machine, for the views of a policy.
+    """Follows which class has the machine, for the views of a policy.
 
     The engine and the capacity model tell it the same: which work there is, when a step starts or
     goes on, and when it ends or is suspended. Times are seconds of one clock that never goes back.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replicas on several machines, by Ray Serve: who gets a request, and what is in between.
+"""Replicas on several machines, by Ray Serve: which one gets a request, and how it gets there.
 
     client ──HTTP──> Serve's proxy ──> Front ──> Replica ──HTTP──> vllm serve
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where requests come in: what they may be, which class they are of, and who answers."""
+"""Where requests come in: what they may be, which class they have, and which replica answers."""
 
 from __future__ import annotations
 
