@@ -43,7 +43,7 @@ from vllm_qllm.capacity.workload import Clients, Workload
 
 CALIBRATE = ("ls-alone", "be-alone", "be-alone-strict")
 WITHIN = 0.15
-# What runs do not tell and `python -m vllm_qllm.capacity measure` does.
+# What runs do not tell and ``python -m vllm_qllm.capacity measure`` does.
 PREEMPTION = ("suspend_s", "nested_s", "resume_s")
 # Tokens of steps whose time goes with the weights read, not with arithmetic.
 SMALL = 128

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make demo`: the same two loads on one server, three ways; in a few minutes, on two cores.
+"""``make demo``: the same two loads on one server, three ways; in a few minutes, on two cores.
 
     python -m benchmarks.demo [--seconds N] [--systems NAME ...]
 
 Batch jobs (best effort) keep the server busy with 2000-token prompts; people (latency sensitive)
-ask something short about once a second. Exits with 1 when the people waited no less under `strict`
+ask something short about once a second. Exits with 1 when people waited no less under ``strict``
 than under each of the stock systems, and with 2 when something failed.
 """
 

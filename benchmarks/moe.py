@@ -73,7 +73,7 @@ class Layer:
         self.our_weights = [cpu.pack(w) for w in (w13, w2)]
 
     def route(self, x: torch.Tensor) -> None:
-        """Take the rows `x` [tokens, hidden] as input, and send them to experts at random."""
+        """Take the rows ``x`` [tokens, hidden] as input, and send them to experts at random."""
         self.x = x
         logits = torch.randn(x.shape[0], self.shape.experts)
         weights, ids = torch.topk(logits.softmax(-1), self.shape.topk)
@@ -131,7 +131,7 @@ class Model:
             layer.ours()
 
     def measure(self, tokens: int, seconds: float) -> Times:
-        """Passes of both kernels in turn for `seconds`, at least five; times are of one layer."""
+        """Passes of both kernels in turn for ``seconds``, at least five; times are of one layer."""
         x = torch.randn(tokens, self.layers[0].shape.hidden).bfloat16()
         for layer in self.layers:
             layer.route(x)

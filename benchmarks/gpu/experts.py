@@ -6,7 +6,7 @@
 - equal: relative error against the float32 reference, ours and vLLM's.
 - stop: bits of a layer that was stopped at random times and launched again; time from raising the
   flag to the end of what looks at it, as the host sees both.
-- speed: one layer, ours and vLLM's `fused_experts`, both in CUDA graphs (as decode steps run) and
+- speed: one layer, ours and vLLM's ``fused_experts``, both in CUDA graphs (as decode steps run) and
   launched one by one (as prefill steps do), alternating; medians.
 """
 

@@ -4,7 +4,7 @@
     python -m benchmarks.gpu.mix --systems fcfs priority step layer expert [--model NAME]
         [--layers N] [--seconds S] [--rounds N] [--eager] [--out FILE]
 
-Every system is a process with an engine of its own, through vLLM's `AsyncLLM`: the real engine
+Every system is a process with an engine of its own, through vLLM's ``AsyncLLM``: the real engine
 process and its IO thread, without HTTP. All start at the same time and hold their share of the
 GPU's memory; then they are measured one after another while the others are idle. Weights are
 random.

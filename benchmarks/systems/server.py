@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs `vllm serve` for as long as a `with` block lasts, and leaves no process behind."""
+"""Runs ``vllm serve`` for as long as a ``with`` block lasts, and leaves no process behind."""
 
 import contextlib
 import ctypes
@@ -129,7 +129,7 @@ def serve(
     timeout_seconds: float = 300.0,
     progress: Progress | None = None,
 ) -> Iterator[Server]:
-    """Start `vllm serve MODEL ARGUMENTS` on a free loopback port; yield it once it is healthy.
+    """Start ``vllm serve MODEL ARGUMENTS`` on a free loopback port; yield it once it is healthy.
 
     ``kv_bytes`` is given explicitly, because by default vLLM on CPU takes a share of all memory.
     """
@@ -179,7 +179,7 @@ def serve(
 
 
 def exit_on_signals() -> None:
-    """Make SIGTERM and SIGHUP unwind `with` blocks, as Ctrl-C does, so that servers are ended."""
+    """Make SIGTERM and SIGHUP unwind ``with`` blocks, as Ctrl-C does, so that servers are ended."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)

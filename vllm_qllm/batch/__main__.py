@@ -77,7 +77,7 @@ def _client(args: argparse.Namespace) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=args.url.rstrip("/").removesuffix("/v1"),
         headers=headers,
-        # `Sender` bounds a whole request.
+        # ``Sender`` bounds a whole request.
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=args.concurrency),
     )

@@ -303,7 +303,7 @@ class Replica:
         seconds = self._table[batch.tokens] + self.cost.context_s * batch.context
         if self._same(scheduler, view, plan, (most - 1) * seconds):
             return most
-        low, high = 1, most - 1  # of `high` + 1 steps the last one is decided otherwise
+        low, high = 1, most - 1  # of ``high`` + 1 steps the last one is decided otherwise
         while low < high:
             middle = (low + high + 1) // 2
             if self._same(scheduler, view, plan, (middle - 1) * seconds):

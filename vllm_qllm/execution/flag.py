@@ -66,7 +66,7 @@ class Flag:
         self._buffer = buffer
         if self._owner:
             # Also if it is never closed: vLLM ends an engine in its own process, without
-            # `shutdown` being called, by what that was before the engine was attached to.
+            # ``shutdown`` being called, by what that was before the engine was attached to.
             self._unlink = weakref.finalize(self, _remove, self._memory, os.getpid())
             self.raise_for(0)
 

@@ -10,7 +10,7 @@ from vllm.v1.simple_kv_offload.cuda_mem_ops import pin_tensor
 
 from vllm_qllm.kv.memory_tier import as_bytes, runs
 
-# GPU memory that a copy may take beside the KV cache, which leaves little: see `_parts`.
+# GPU memory that a copy may take beside the KV cache, which leaves little: see ``_parts``.
 STAGING_BYTES = 32 << 20
 
 

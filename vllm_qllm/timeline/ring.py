@@ -164,7 +164,7 @@ def read(path: str | Path, after: int = 0) -> Contents:
         copy += mapped[start : start + size - len(copy)]
         (later,) = _WRITTEN.unpack_from(mapped, _WRITTEN_AT)
     rows: Rows = np.frombuffer(copy, ROW)
-    # Number `later + 1` may be in the middle of being written, over `later + 1 - capacity`.
+    # Number ``later + 1`` may be in the middle of being written, over ``later + 1 - capacity``.
     numbers = rows["number"]
     rows = rows[(numbers >= max(1, later + 2 - capacity)) & (numbers <= written)]
     return Contents(description, written, rows[np.argsort(rows["number"])])

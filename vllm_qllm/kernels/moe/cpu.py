@@ -35,12 +35,12 @@ def pack(weight: torch.Tensor) -> torch.Tensor:
 
 
 class Work:
-    """One call of the layer, done item by item: `run` until it says True, then `output` holds it.
+    """One call of the layer, done item by item: ``run`` until it is True, then ``output`` holds it.
 
-    hidden and output [n, H] bf16, each row contiguous; w13 [E, 2 I, H] and w2 [E, H, I] as `pack`
+    hidden and output [n, H] bf16, each row contiguous; w13 [E, 2 I, H] and w2 [E, H, I] as ``pack``
     returns them; biases [E, 2 I] and [E, H] bf16 or None; topk_weights [n, k] float32; topk_ids
     [n, k] int32 or int64, where an id outside 0..E-1 contributes nothing. With
-    `apply_router_weight_on_input` the router's weights are in `hidden` already, as in vLLM.
+    ``apply_router_weight_on_input`` the router's weights are in ``hidden`` already, as in vLLM.
 
     All tensors must stay unchanged until the work is done. Several may be in progress on one
     thread; each holds its own scratch memory. Raises ValueError for tensors that do not fit.
@@ -108,10 +108,10 @@ class Work:
         """How many of them are done."""
 
     def run(self, stop_address: int = 0, stop_value: int = 0, max_items: int = -1) -> bool:
-        """Do items, at most `max_items` when that is not negative; True when all are done.
+        """Do items, at most ``max_items`` when that is not negative; True when all are done.
 
-        `stop_address` is that of an 8-byte word, 0 for none. It is read before each item, and
-        while it equals `stop_value` no further item is begun. Does not hold the GIL.
+        ``stop_address`` is that of an 8-byte word, 0 for none. It is read before each item, and
+        while it equals ``stop_value`` no further item is begun. Does not hold the GIL.
         """
         self.position = self._c.qllm_work_run(self._handle, stop_address, stop_value, max_items)
         return self.position == self.items

@@ -17,14 +17,14 @@ KERNELS = {"amx": 0, "avx512": 2, "brgemm": 1}
 """Which instructions multiply: AMX tiles, AVX512-BF16, or oneDNN's micro-kernel.
 
 In order of preference. oneDNN's needs AMX, too, so it is one to compare with. The numbers are those
-of `qllm::Kernel` in csrc/moe_cpu.cpp.
+of ``qllm::Kernel`` in csrc/moe_cpu.cpp.
 """
 
 PATH = Path(__file__).with_name("_moe_cpu.so")
 
 
 class Problem(ctypes.Structure):
-    """`qllm::Problem` in csrc/moe_cpu.cpp."""
+    """``qllm::Problem`` in csrc/moe_cpu.cpp."""
 
     _fields_ = [
         ("output", ctypes.c_void_p),
