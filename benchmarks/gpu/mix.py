@@ -44,7 +44,6 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "expert-4": {"priority_config": {"policy": "strict", "run_ahead": 4, **POLICY}},
     "unbounded": {"priority_config": {"policy": "strict", "run_ahead": 1000, **POLICY}},
 }
-LOADS = ({"ls": True, "be": False}, {"ls": False, "be": True}, {"ls": True, "be": True})
 COMMON: dict[str, Any] = {
     "load_format": "dummy",
     "max_model_len": 8192,
