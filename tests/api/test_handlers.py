@@ -44,11 +44,11 @@ ENTRYPOINTS = Path(vllm.entrypoints.__file__).parent
 SETTLED = {
     "AnthropicServingMessages": "goes through create_chat_completion",
     "CohereServingChatV2": "goes through create_chat_completion",
-    "SpeechToTextBaseServing": "Door.DEFAULT",
-    "OpenAISpeechToText": "Door.DEFAULT",
-    "OpenAIServingTranscription": "Door.DEFAULT",
-    "OpenAIServingTranslation": "Door.DEFAULT",
-    "OpenAIServingRealtime": "Door.DEFAULT",
+    "SpeechToTextBaseServing": "RouteKind.DEFAULT",
+    "OpenAISpeechToText": "RouteKind.DEFAULT",
+    "OpenAIServingTranscription": "RouteKind.DEFAULT",
+    "OpenAIServingTranslation": "RouteKind.DEFAULT",
+    "OpenAIServingRealtime": "RouteKind.DEFAULT",
     "GenerateBaseServing": "the base of others",
     "ServingTokenization": "generates nothing",
     "ServingRender": "generates nothing",
@@ -63,10 +63,10 @@ REACH = {
     "openai/chat_completion/serving.py": "itself",
     "openai/completion/serving.py": "itself",
     "openai/responses/serving.py": "itself",
-    "pooling/base/serving.py": "Door.OPERATOR: no policy serves a pooling model",
+    "pooling/base/serving.py": "RouteKind.OPERATOR: no policy serves a pooling model",
     "scale_out/token_in_token_out/serving.py": "itself",
-    "speech_to_text/base/serving.py": "Door.DEFAULT",
-    "speech_to_text/realtime/connection.py": "Door.DEFAULT",
+    "speech_to_text/base/serving.py": "RouteKind.DEFAULT",
+    "speech_to_text/realtime/connection.py": "RouteKind.DEFAULT",
 }
 
 

@@ -36,7 +36,7 @@ BY_ENTRY = {
 }
 OTHERS = {
     "pooling/base/serving.py": "pools, and a policy is for models that generate",
-    "speech_to_text/base/serving.py": "runs with priority 0, which is looked at at the door",
+    "speech_to_text/base/serving.py": "runs with priority 0, which is looked at by its route",
     "speech_to_text/realtime/connection.py": "as above",
 }
 

@@ -18,19 +18,19 @@ from vllm.entrypoints.serve.engine.serving import BaseServing
 from tests.access.gates import CLASSES, config_with, visit
 from tests.access.test_door import in_the_text
 from tests.api.test_handlers import SETTLED, subclasses
-from vllm_qllm.access.door import DOORS, Door
 from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.route_kind import KINDS, RouteKind
 from vllm_qllm.api.serving import ENTRIES
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.expected import expected_level
 
 CONFIG = PriorityConfig(classes=CLASSES)
 ENTRYPOINTS = Path(vllm.entrypoints.__file__).parent
-GENERATES = (Door.CLASS, Door.DEFAULT)
+GENERATES = (RouteKind.CLASS, RouteKind.DEFAULT)
 NO_HEADERS = Headers({})
 
 
-@pytest.mark.parametrize("route", DOORS)
+@pytest.mark.parametrize("route", KINDS)
 def test_a_route_that_generates_has_the_class_of_who_asks_and_no_other_has_one(
     route: str, tmp_path: Path
 ) -> None:
@@ -40,10 +40,10 @@ def test_a_route_that_generates_has_the_class_of_who_asks_and_no_other_has_one(
     found = {"": expected_level(CONFIG, route, None, NO_HEADERS, b"")}
     for tenant in tenants:
         asking = visit(gate, tenant)
-        if DOORS[route] is Door.DEFAULT:
-            asking.ask(None, 1)  # as at the door
+        if KINDS[route] is RouteKind.DEFAULT:
+            asking.ask(None, 1)  # as the middleware does
         found[tenant] = expected_level(CONFIG, route, asking, NO_HEADERS, b"")
-    if DOORS[route] in GENERATES:
+    if KINDS[route] in GENERATES:
         assert found == {"": 1, "chat": 0, "batch": 2}
     else:
         assert set(found.values()) == {2}
@@ -68,11 +68,11 @@ def test_every_handler_that_generates_is_behind_a_door_with_a_class() -> None:
     default = set()
     for handler in handlers():
         routes = {*in_the_text(Path(inspect.getfile(handler)).parent)}
-        if SETTLED.get(handler.__name__) == "Door.DEFAULT":
+        if SETTLED.get(handler.__name__) == "RouteKind.DEFAULT":
             default |= routes
         elif any(hasattr(handler, entry) for entry in ENTRIES):
-            assert any(DOORS[route] is Door.CLASS for route in routes), handler
-    assert default == {route for route, door in DOORS.items() if door is Door.DEFAULT}
+            assert any(KINDS[route] is RouteKind.CLASS for route in routes), handler
+    assert default == {route for route, kind in KINDS.items() if kind is RouteKind.DEFAULT}
 
 
 @given(st.binary() | st.from_regex(rb'\{"(priority|service_tier)": ?"?[-+.eE0-9a-z]{0,30}"?'))

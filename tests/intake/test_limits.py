@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_qllm.access.door import DOORS
 from vllm_qllm.access.route import path_of
+from vllm_qllm.access.route_kind import KINDS
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.limits import LEAST_CHARS, LEAST_ITEMS, SEQUENCES, SLOW_PATHS, Limits, N
 
@@ -63,6 +63,6 @@ def test_what_is_validated_slowly_may_hold_less_and_never_nothing() -> None:
     assert limits.items_at("/v1/completions") == LEAST_ITEMS
     for path, times in SLOW_PATHS.items():
         assert limits.items_at(path) == LEAST_ITEMS // times
-    assert SLOW_PATHS.keys() <= {path_of(route) for route in DOORS}
+    assert SLOW_PATHS.keys() <= {path_of(route) for route in KINDS}
     least = Limits.of(PriorityConfig.from_dict({"max_body_items": 1}), 4096)
     assert {least.items_at(path) for path in SLOW_PATHS} == {1}

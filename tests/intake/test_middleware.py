@@ -16,8 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tests.access.gates import config_with, visit
 from tests.intake.virtual_loop import loop, run
-from vllm_qllm.access.door import DOORS
 from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.route_kind import KINDS
 from vllm_qllm.access.visit import SCOPE_KEY
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.limits import Limits
@@ -83,7 +83,7 @@ async def nothing(body: bytes) -> None:
 
 
 ROUTES = FastAPI()
-for route in DOORS:
+for route in KINDS:
     method, _, path = route.partition(" ")
     if method == "WEBSOCKET":
         ROUTES.add_api_websocket_route(path, lambda: None)

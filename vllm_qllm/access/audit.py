@@ -18,7 +18,7 @@ def write(tenant: str, refusal: Refusal, path: str, request_id: str) -> None:
     Args:
         tenant: its name, "none" while it is not known.
         refusal: what it was told.
-        path: of the request, as :func:`vllm_qllm.access.door.shown` shows it.
+        path: of the request, as :func:`vllm_qllm.access.route_kind.shown` shows it.
         request_id: which the answer names as ``X-Request-Id``.
     """
     line = {

@@ -23,7 +23,7 @@ from vllm_qllm.access.visit import Visit
 from vllm_qllm.program_id import owned
 
 # Whose request is being served; None is a request without a tenant. Not set: no request at all.
-visitor: ContextVar[Visit | None] = ContextVar("vllm_qllm.visitor", default=None)
+visitor: ContextVar[Visit | None] = ContextVar("vllm_qllm.current_request", default=None)
 
 Outputs = AsyncGenerator[Any, None]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from starlette.datastructures import Headers
 
 from vllm_qllm.access import audit
-from vllm_qllm.access.door import shown
 from vllm_qllm.access.key import is_key, owner
 from vllm_qllm.access.limiter import Limiter
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.roster import NONE, Roster
 from vllm_qllm.access.roster_file import RosterFile
+from vllm_qllm.access.route_kind import shown
 from vllm_qllm.access.table import Table, TableFull
 from vllm_qllm.config import ConfigError, PriorityConfig
 

@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.body import LimitedBody
-from vllm_qllm.access.door import Door, door_of
 from vllm_qllm.access.enforcement import enforce, visitor
 from vllm_qllm.access.gate import Gate, open_gate, this_gate
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import is_served, path_of, route_of
+from vllm_qllm.access.route_kind import RouteKind, kind_of
 from vllm_qllm.access.visit import SCOPE_KEY, Visit
 from vllm_qllm.config import ConfigError, PriorityConfig, carried
 from vllm_qllm.metrics import location
@@ -56,7 +56,7 @@ class AccessMiddleware:
         route = route_of(scope)
         # A browser's question before the request: it has no key, and gets no answer but headers.
         asks_first = scope.get("method") == "OPTIONS" and not is_served(route)
-        if door_of(route) is Door.OPEN or asks_first:
+        if kind_of(route) is RouteKind.OPEN or asks_first:
             gate.roster  # noqa: B018 - a changed file is noticed by probes, too
             await self.app(scope, receive, send)
             return
@@ -82,7 +82,7 @@ class AccessMiddleware:
         body = LimitedBody(receive, roster.max_body_bytes, headers)
         serving = visitor.set(visit)
         try:
-            if (refusal := _at_the_door(visit, body)) is not None:
+            if (refusal := _before_reading(visit, body)) is not None:
                 await _answer(refusal, route, request_id, scope, receive, send)
                 return
             scope[SCOPE_KEY] = visit
@@ -95,14 +95,14 @@ class AccessMiddleware:
             visit.close()
 
 
-def _at_the_door(visit: Visit, body: LimitedBody) -> Refusal | None:
+def _before_reading(visit: Visit, body: LimitedBody) -> Refusal | None:
     """What can be refused before the request is read."""
     if body.too_large:
         return visit.refuse(body.refusal)
-    door = door_of(visit.route)
-    if door is Door.OPERATOR and not visit.is_operator:
+    kind = kind_of(visit.route)
+    if kind is RouteKind.OPERATOR and not visit.is_operator:
         return visit.refuse(Refusal("operator", "this path is for operators, or does not exist"))
-    if door is Door.DEFAULT:
+    if kind is RouteKind.DEFAULT:
         # vLLM would run it with priority 0; the engine is told what is granted here.
         granted = visit.ask(None, 1)
         return granted if isinstance(granted, Refusal) else None

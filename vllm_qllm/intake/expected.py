@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from starlette.datastructures import Headers
 
-from vllm_qllm.access.door import Door, door_of
+from vllm_qllm.access.route_kind import RouteKind, kind_of
 from vllm_qllm.access.visit import Visit
 from vllm_qllm.config import PriorityConfig
 
@@ -35,10 +35,10 @@ def expected_level(
         headers: of the request.
         body: all of it, JSON or not.
     """
-    door, least = door_of(route), len(config.classes) - 1
-    if door is Door.DEFAULT:
+    kind, least = kind_of(route), len(config.classes) - 1
+    if kind is RouteKind.DEFAULT:
         return config.level(0 if visit is None else visit.priority)
-    if door is not Door.CLASS:
+    if kind is not RouteKind.CLASS:
         return least
     asked = _asked(config, headers, body, auto_asks=visit is None)
     if visit is None:

@@ -160,7 +160,7 @@ HTTP = (
         "vllm.entrypoints.anthropic.serving:AnthropicServingMessages",
         body(
             "create_messages",
-            "access.door:_LISTED",
+            "access.route_kind:_LISTED",
             "Goes through create_chat_completion, where the class is found out.",
         ),
     ),
@@ -229,7 +229,7 @@ ACCESS = (
         "vllm.entrypoints.launchers.api_server.routers:",
         body(
             "register_api_routers",
-            "access.door:DOORS",
+            "access.route_kind:KINDS",
             "Which routes there are: what is not listed is closed.",
         ),
     ),

@@ -23,8 +23,8 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_qllm.access import gate as gates
-from vllm_qllm.access.door import DOORS, Door, door_of, shown
 from vllm_qllm.access.route import BELOW, is_served, route_of
+from vllm_qllm.access.route_kind import KINDS, RouteKind, kind_of, shown
 from vllm_qllm.metrics import location
 from vllm_qllm.status.endpoint import StatusEndpoint
 from vllm_qllm.timeline.endpoint import TimelineEndpoint
@@ -90,9 +90,9 @@ def apps(tiny_model: Path) -> Iterator[list[FastAPI]]:
 def test_every_route_is_listed(apps: list[FastAPI]) -> None:
     found = {route for app in apps for route in of(app)} | set(in_the_text())
     assert len(found) > 70
-    assert found - DOORS.keys() == set(), "who may use it, and who finds out its class?"
+    assert found - KINDS.keys() == set(), "who may use it, and who finds out its class?"
     # And nothing that is not there; what ASGI applications of others add cannot be read as text.
-    assert DOORS.keys() - found <= {"POST /adapters", "DELETE /adapters/{adapter_name}"}
+    assert KINDS.keys() - found <= {"POST /adapters", "DELETE /adapters/{adapter_name}"}
 
 
 def spellings(path: str, root: str) -> set[str]:
@@ -159,13 +159,13 @@ def test_no_spelling_gives_more_than_the_path(apps: list[FastAPI], root: str) ->
                 for method in {"OPTIONS", route.partition(" ")[0]}:
                     named, took = await taken(method, spelling)
                     if took is None:
-                        assert door_of(named) in (Door.OPERATOR, Door.TENANT), spelling
+                        assert kind_of(named) in (RouteKind.OPERATOR, RouteKind.TENANT), spelling
                         assert not is_served(named), spelling
                         continue
                     ran += 1
                     assert named.partition(" ")[2] == took.path, spelling
                     assert named.split()[0] in (method, BELOW), spelling
-                    if took.below and door_of(named) is not Door.OPERATOR:
+                    if took.below and kind_of(named) is not RouteKind.OPERATOR:
                         assert unquote(spelling) in (took.path, root.rstrip("/") + took.path)
         return ran
 

@@ -12,7 +12,7 @@ from enum import Enum
 from vllm_qllm.access.route import OTHER_METHOD, path_of
 
 
-class Door(Enum):
+class RouteKind(Enum):
     """Kinds of routes."""
 
     OPEN = "no key is needed: for probes, Prometheus and readers of the documentation"
@@ -24,23 +24,23 @@ class Door(Enum):
 
 _LISTED = {
     # The status page itself holds nothing; what it shows it has to ask for.
-    Door.OPEN: """
+    RouteKind.OPEN: """
         GET /health  GET /ping  POST /ping  GET /metrics  GET /version  GET /load
         GET /docs  GET /docs/oauth2-redirect  GET /redoc  GET /openapi.json  GET /qllm  GET /qllm/
     """,
-    Door.TENANT: """
+    RouteKind.TENANT: """
         GET /v1/models  POST /tokenize  POST /detokenize  POST /v1/messages/count_tokens
         GET /v1/responses/{response_id}  POST /v1/responses/{response_id}/cancel
     """,
-    Door.CLASS: """
+    RouteKind.CLASS: """
         POST /v1/chat/completions  POST /v1/chat/completions/batch  POST /v1/completions
         POST /v1/responses  POST /v1/messages  POST /cohere/v2/chat  POST /inference/v1/generate
         POST /invocations  POST /generative_scoring  POST /v1/systemone
     """,
-    Door.DEFAULT: """
+    RouteKind.DEFAULT: """
         POST /v1/audio/transcriptions  POST /v1/audio/translations  WEBSOCKET /v1/realtime
     """,
-    Door.OPERATOR: """
+    RouteKind.OPERATOR: """
         GET /qllm/status  GET /qllm/timeline
         GET /server_info  GET /kv_event_sources  GET /tokenizer_info  BELOW /static
         BELOW /metrics
@@ -64,19 +64,19 @@ _LISTED = {
         POST /v1/score  POST /rerank  POST /v1/rerank  POST /v2/rerank
     """,
 }
-DOORS = {
-    f"{method} {path}": door
-    for door, routes in _LISTED.items()
+KINDS = {
+    f"{method} {path}": kind
+    for kind, routes in _LISTED.items()
     for method, path in zip(routes.split()[::2], routes.split()[1::2], strict=True)
 }
-_PATHS = {path_of(route) for route in DOORS}
+_PATHS = {path_of(route) for route in KINDS}
 
 
-def door_of(route: str) -> Door:
+def kind_of(route: str) -> RouteKind:
     """The kind of a route."""
     if route.startswith(f"{OTHER_METHOD} "):
-        return Door.TENANT  # it is answered with 405, which strangers need not know
-    return DOORS.get(route, Door.OPERATOR)
+        return RouteKind.TENANT  # it is answered with 405, which strangers need not know
+    return KINDS.get(route, RouteKind.OPERATOR)
 
 
 def shown(route: str) -> str:
