@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.key import hash_of
-from vllm_qllm.access.visit import Visit
+from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.config import PriorityClass, PriorityConfig
 
 CLASSES = (
@@ -27,6 +27,6 @@ def config_with(directory: Path, tenants: dict[str, Any], **fields: Any) -> Prio
     return PriorityConfig(classes=CLASSES, tenants=str(path))
 
 
-def visit(gate: Gate, tenant: str) -> Visit:
+def tenant_request(gate: Gate, tenant: str) -> TenantRequest:
     """A request of a tenant that has just come."""
-    return Visit(gate, gate.roster, tenant, "POST /v1/completions", "id")
+    return TenantRequest(gate, gate.roster, tenant, "POST /v1/completions", "id")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.access.gates import config_with, visit
+from tests.access.gates import config_with, tenant_request
 from vllm_qllm.access import gate as gates
 from vllm_qllm.access.collector import AccessCollector
 from vllm_qllm.access.gate import Gate
@@ -28,7 +28,7 @@ def test_only_what_somebody_asked_for_has_a_series(
     gate = Gate(config_with(tmp_path, {f"t{n}": CLASSES for n in range(200)}), None)
     monkeypatch.setattr(gates, "_gate", gate)
     assert series() == {}
-    asked = visit(gate, "t7")
+    asked = tenant_request(gate, "t7")
     assert not isinstance(asked.ask(-3, 1), Refusal)
     admitted, in_flight = ("qllm_tenant_requests_total", "t7"), ("qllm_tenant_in_flight", "t7")
     assert series() == {admitted: 1, in_flight: 1}

@@ -12,10 +12,10 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
 from vllm.v1.request import Request
 
-from tests.access.gates import config_with, visit
-from vllm_qllm.access.enforcement import RefusedError, enforce, visitor
+from tests.access.gates import config_with, tenant_request
+from vllm_qllm.access.enforcement import RefusedError, current_request, enforce
 from vllm_qllm.access.gate import Gate
-from vllm_qllm.access.visit import Visit
+from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.engine.programs import program_of
 
 CHAT, AGENT, BATCH = "chat", "agent", "batch"
@@ -62,18 +62,18 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
     return Gate(config_with(tmp_path_factory.mktemp("gate"), TENANTS), None)
 
 
-def served(who: Visit | None, ask: Callable[[Any], Any]) -> tuple[Any, Engine]:
+def served(who: TenantRequest | None, ask: Callable[[Any], Any]) -> tuple[Any, Engine]:
     """What a handler gets that serves somebody's request."""
 
     async def run() -> tuple[Any, Engine]:
         engine = Engine()
         enforce(engine)
         enforce(engine)  # it has several API handlers
-        token = visitor.set(who)
+        token = current_request.set(who)
         try:
             return await ask(engine), engine
         finally:
-            visitor.reset(token)
+            current_request.reset(token)
 
     return asyncio.run(run())
 
@@ -109,7 +109,7 @@ def test_without_a_tenant_nothing_is_served() -> None:
 def test_a_handler_that_did_not_ask_is_asked_for(
     gate: Gate, tenant: str, wanted: int, given: int | str
 ) -> None:
-    who = visit(gate, tenant)
+    who = tenant_request(gate, tenant)
     if isinstance(given, str):
         with pytest.raises(RefusedError) as refused:
             served(who, lambda e: generate(e, priority=wanted))
@@ -120,7 +120,7 @@ def test_a_handler_that_did_not_ask_is_asked_for(
         assert (got, engine.aborted) == (given, 1)
         # By position, too.
         who.close()
-        again = visit(gate, tenant)
+        again = tenant_request(gate, tenant)
         pooled = lambda e: anext(e.encode("hi", PoolingParams(), "id", None, wanted))  # noqa: E731
         assert served(again, pooled)[0] == given
         again.close()
@@ -129,7 +129,7 @@ def test_a_handler_that_did_not_ask_is_asked_for(
 
 def test_what_was_granted_stands_whatever_the_handler_says(gate: Gate) -> None:
     """Later turns of a request with tools ask for one priority less each."""
-    who = visit(gate, "all")
+    who = tenant_request(gate, "all")
     assert who.ask(10, 1) == 10
 
     async def turns(engine: Any) -> list[int]:
@@ -150,14 +150,14 @@ def test_what_was_not_asked_for_is_counted_and_limited(gate: Gate) -> None:
         await asyncio.gather(*(o.aclose() for o in outputs))
         return firsts
 
-    who = visit(gate, "middle")
+    who = tenant_request(gate, "middle")
     got, engine = served(who, held)
     assert engine.most == 2 and engine.inside == 0
     refused = [one for one in got if isinstance(one, RefusedError)]
     assert len(refused) == 398 and {one.http_status for one in refused} == {400}
     who.close()
     # What one request asks for at a time counts, not what it asks for in all.
-    who = visit(gate, "middle")
+    who = tenant_request(gate, "middle")
 
     async def turns(engine: Any) -> int:
         return sum([await generate(engine, n=2) == 0 for _ in range(5)])
@@ -169,7 +169,7 @@ def test_what_was_not_asked_for_is_counted_and_limited(gate: Gate) -> None:
 
 def test_after_the_answer_nothing_more_is_served(gate: Gate) -> None:
     """A task that outlives its request holds no place any more."""
-    who = visit(gate, "all")
+    who = tenant_request(gate, "all")
     who.ask(0, 1)
     who.close()
     with pytest.raises(RefusedError, match="answered already"):
@@ -193,7 +193,7 @@ def test_a_program_is_its_tenant_s_whatever_its_name(gate: Gate) -> None:
     found: dict[str, set[str]] = {}
     for tenant in TENANTS:
         for name in NAMES:
-            who = visit(gate, tenant)
+            who = tenant_request(gate, tenant)
             given = {"program_id": name, "k": 1}
             _, engine = served(who, lambda e, given=given: generate(e, 1, given, priority=5))
             who.close()
@@ -207,7 +207,7 @@ def test_a_program_is_its_tenant_s_whatever_its_name(gate: Gate) -> None:
 
 def test_who_names_no_program_gets_none(gate: Gate) -> None:
     for extra in (None, {}, {"k": 1}, {"program_id": None}):
-        who = visit(gate, "all")
+        who = tenant_request(gate, "all")
         _, engine = served(who, lambda e, extra=extra: generate(e, extra=extra))
         who.close()
         assert engine.params[0].extra_args == extra

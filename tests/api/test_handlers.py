@@ -33,7 +33,7 @@ from vllm.exceptions import VLLMValidationError
 from tests.access.gates import config_with
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.middleware import PATH
-from vllm_qllm.access.visit import SCOPE_KEY, Visit
+from vllm_qllm.access.tenant_request import SCOPE_KEY, TenantRequest
 from vllm_qllm.api.handlers import HANDLERS, Handlers
 from vllm_qllm.api.sequences import sequences
 from vllm_qllm.api.serving import ENTRIES
@@ -191,12 +191,18 @@ def test_scoring_asks_as_all_others_do(tmp_path: Path) -> None:
     asyncio.run(Handlers().init_state(client, state, Namespace(middleware=[PATH])))
 
     def ask(tenant: str, header: str | None = None, items: int = 1, **fields: Any) -> Any:
-        visit = Visit(gate, gate.roster, tenant, "POST /generative_scoring", "id")
+        tenant_request = TenantRequest(gate, gate.roster, tenant, "POST /generative_scoring", "id")
         headers = [(b"x-vllm-priority", header.encode())] if header else []
-        scope = {"type": "http", "headers": headers, SCOPE_KEY: visit, "path": "/", "server": None}
+        scope = {
+            "type": "http",
+            "headers": headers,
+            SCOPE_KEY: tenant_request,
+            "path": "/",
+            "server": None,
+        }
         body = GenerativeScoringRequest(query="", items=[""] * items, label_token_ids=[], **fields)
         answer = asyncio.run(handler.create_generative_scoring(body, Request(scope)))
-        visit.close()
+        tenant_request.close()
         return answer if isinstance(answer, str) else answer.error.code
 
     assert ask("middle", priority=-100) == 403

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from vllm.entrypoints.serve.engine.serving import BaseServing
 
-from tests.access.gates import CLASSES, config_with, visit
+from tests.access.gates import CLASSES, config_with, tenant_request
 from tests.access.test_door import in_the_text
 from tests.api.test_handlers import SETTLED, subclasses
 from vllm_qllm.access.gate import Gate
@@ -39,7 +39,7 @@ def test_a_route_that_generates_has_the_class_of_who_asks_and_no_other_has_one(
     gate = Gate(config_with(tmp_path, tenants), None)
     found = {"": expected_level(CONFIG, route, None, NO_HEADERS, b"")}
     for tenant in tenants:
-        asking = visit(gate, tenant)
+        asking = tenant_request(gate, tenant)
         if KINDS[route] is RouteKind.DEFAULT:
             asking.ask(None, 1)  # as the middleware does
         found[tenant] = expected_level(CONFIG, route, asking, NO_HEADERS, b"")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.access.gates import config_with, visit
+from tests.access.gates import config_with, tenant_request
 from tests.api.client import Client
 from vllm_qllm.access import gate as gates
 from vllm_qllm.access.gate import Gate
@@ -169,9 +169,9 @@ def test_tenants_with_most_refusals_first(
     gate = Gate(config, None)
     monkeypatch.setattr(gates, "_gate", gate)
     assert told(source)["tenants"]["rows"] == []
-    assert not isinstance(visit(gate, "t1").ask(0, 2), Refusal)
-    assert isinstance(visit(gate, "t3").ask(-9, 1), Refusal)
-    assert isinstance(visit(gate, "t3").ask(-9, 1), Refusal)
+    assert not isinstance(tenant_request(gate, "t1").ask(0, 2), Refusal)
+    assert isinstance(tenant_request(gate, "t3").ask(-9, 1), Refusal)
+    assert isinstance(tenant_request(gate, "t3").ask(-9, 1), Refusal)
     gate.refused(None, Refusal("unknown_key", "no"), "/v1/models", "id")
     found = told(source)["tenants"]
     assert found["configured"] == 5 and found["max_in_flight"] == {"batch": 9}

@@ -19,11 +19,13 @@ from vllm.exceptions import GracefulHTTPError
 from vllm.sampling_params import SamplingParams
 
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.visit import Visit
+from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.program_id import owned
 
 # Whose request is being served; None is a request without a tenant. Not set: no request at all.
-visitor: ContextVar[Visit | None] = ContextVar("vllm_qllm.current_request", default=None)
+current_request: ContextVar[TenantRequest | None] = ContextVar(
+    "vllm_qllm.current_request", default=None
+)
 
 Outputs = AsyncGenerator[Any, None]
 
@@ -51,24 +53,27 @@ class Enforcement:
 
         def enforced(*args: Any, **kwargs: Any) -> Outputs:
             # Whoever calls serves the request; who reads the outputs may be any task.
-            return self._outputs(visitor.get(), original, signature.bind(*args, **kwargs))
+            return self._outputs(current_request.get(), original, signature.bind(*args, **kwargs))
 
         return enforced
 
     async def _outputs(
-        self, visit: Visit | None, original: Callable[..., Outputs], call: inspect.BoundArguments
+        self,
+        tenant_request: TenantRequest | None,
+        original: Callable[..., Outputs],
+        call: inspect.BoundArguments,
     ) -> Outputs:
-        if visit is None:
+        if tenant_request is None:
             raise RefusedError(Refusal("no_key", "the engine serves requests of tenants only"))
         # Pooling has one result for each call.
         params = call.arguments.get("sampling_params")
         weight = getattr(params, "n", 1)
-        with visit.running(call.arguments.get("priority", 0), weight) as granted:
+        with tenant_request.running(call.arguments.get("priority", 0), weight) as granted:
             if isinstance(granted, Refusal):
                 raise RefusedError(granted)
             call.arguments["priority"] = granted
             if isinstance(params, SamplingParams):
-                call.arguments["sampling_params"] = owned(params, visit.name)
+                call.arguments["sampling_params"] = owned(params, tenant_request.name)
             # Closed with this one, so that a request that nobody reads is aborted at once.
             async with contextlib.aclosing(original(*call.args, **call.kwargs)) as outputs:
                 async for output in outputs:

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.body import LimitedBody
-from vllm_qllm.access.enforcement import enforce, visitor
+from vllm_qllm.access.enforcement import current_request, enforce
 from vllm_qllm.access.gate import Gate, open_gate, this_gate
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import is_served, path_of, route_of
 from vllm_qllm.access.route_kind import RouteKind, kind_of
-from vllm_qllm.access.visit import SCOPE_KEY, Visit
+from vllm_qllm.access.tenant_request import SCOPE_KEY, TenantRequest
 from vllm_qllm.config import ConfigError, PriorityConfig, carried
 from vllm_qllm.metrics import location
 
@@ -78,33 +78,35 @@ class AccessMiddleware:
             gate.refused(None, name, route, request_id)
             await _answer(name, route, request_id, scope, receive, send)
             return
-        visit = Visit(gate, roster, name, route, request_id)
+        tenant_request = TenantRequest(gate, roster, name, route, request_id)
         body = LimitedBody(receive, roster.max_body_bytes, headers)
-        serving = visitor.set(visit)
+        serving = current_request.set(tenant_request)
         try:
-            if (refusal := _before_reading(visit, body)) is not None:
+            if (refusal := _before_reading(tenant_request, body)) is not None:
                 await _answer(refusal, route, request_id, scope, receive, send)
                 return
-            scope[SCOPE_KEY] = visit
-            answer = _Answer(visit, body, scope, receive, send)
+            scope[SCOPE_KEY] = tenant_request
+            answer = _Answer(tenant_request, body, scope, receive, send)
             await self.app(scope, body.receive, answer.send)
             await answer.finish()
         finally:
             # Also when the client has gone or the server ends: what a stream held is free again.
-            visitor.reset(serving)
-            visit.close()
+            current_request.reset(serving)
+            tenant_request.close()
 
 
-def _before_reading(visit: Visit, body: LimitedBody) -> Refusal | None:
+def _before_reading(tenant_request: TenantRequest, body: LimitedBody) -> Refusal | None:
     """What can be refused before the request is read."""
     if body.too_large:
-        return visit.refuse(body.refusal)
-    kind = kind_of(visit.route)
-    if kind is RouteKind.OPERATOR and not visit.is_operator:
-        return visit.refuse(Refusal("operator", "this path is for operators, or does not exist"))
+        return tenant_request.refuse(body.refusal)
+    kind = kind_of(tenant_request.route)
+    if kind is RouteKind.OPERATOR and not tenant_request.is_operator:
+        return tenant_request.refuse(
+            Refusal("operator", "this path is for operators, or does not exist")
+        )
     if kind is RouteKind.DEFAULT:
         # vLLM would run it with priority 0; the engine is told what is granted here.
-        granted = visit.ask(None, 1)
+        granted = tenant_request.ask(None, 1)
         return granted if isinstance(granted, Refusal) else None
     return None
 
@@ -113,9 +115,14 @@ class _Answer:
     """What is sent: with ``Retry-After`` where a handler refused, and 413 for a long body."""
 
     def __init__(
-        self, visit: Visit, body: LimitedBody, scope: Scope, receive: Receive, send: Send
+        self,
+        tenant_request: TenantRequest,
+        body: LimitedBody,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        self._visit, self._body = visit, body
+        self._tenant_request, self._body = tenant_request, body
         self._scope, self._receive, self._send = scope, receive, send
         self._started = False
 
@@ -124,16 +131,24 @@ class _Answer:
             return  # whatever the application says about a body of which it has seen a part
         if message["type"] == "http.response.start":
             self._started = True
-            if (refusal := self._visit.refusal) is not None:
+            if (refusal := self._tenant_request.refusal) is not None:
                 headers = MutableHeaders(raw=message["headers"])
-                headers.update(_headers(refusal, self._visit.request_id))
+                headers.update(_headers(refusal, self._tenant_request.request_id))
         await self._send(message)
 
     async def finish(self) -> None:
         if self._body.too_large and not self._started:
-            refusal, visit = self._visit.refuse(self._body.refusal), self._visit
+            refusal, tenant_request = (
+                self._tenant_request.refuse(self._body.refusal),
+                self._tenant_request,
+            )
             await _answer(
-                refusal, visit.route, visit.request_id, self._scope, self._receive, self._send
+                refusal,
+                tenant_request.route,
+                tenant_request.request_id,
+                self._scope,
+                self._receive,
+                self._send,
             )
 
 

@@ -12,7 +12,7 @@ from vllm.exceptions import VLLMValidationError
 
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of
-from vllm_qllm.access.visit import visit_of
+from vllm_qllm.access.tenant_request import tenant_request_of
 from vllm_qllm.api import draining, log_probabilities, refused, tier
 from vllm_qllm.api.held import held
 from vllm_qllm.api.notices import NOTICES
@@ -139,8 +139,8 @@ def _classed(handler: Any, level: int, request: Any) -> None:
 
 
 def _path(raw_request: Any) -> str:
-    visit = visit_of(raw_request)
-    return raw_request.url.path if visit is None else path_of(visit.route)
+    tenant_request = tenant_request_of(raw_request)
+    return raw_request.url.path if tenant_request is None else path_of(tenant_request.route)
 
 
 def _granted(
@@ -153,15 +153,15 @@ def _granted(
 ) -> int | Refusal:
     if config.tenants is None or raw_request is None:
         return asked or 0
-    visit = visit_of(raw_request)
-    if visit is None:
+    tenant_request = tenant_request_of(raw_request)
+    if tenant_request is None:
         return Refusal("no_key", "the server takes requests of tenants only, and this one has none")
     if declared(request, "background"):
         text = "background is true; allowed: false, as limits hold while a request is answered"
-        return visit.refuse(Refusal("background", text, param="background"))
+        return tenant_request.refuse(Refusal("background", text, param="background"))
     if leaves_it_open(said, raw_request):
         asked = None
-    return visit.ask(asked, sequences(request, handler))
+    return tenant_request.ask(asked, sequences(request, handler))
 
 
 def _notice(
@@ -171,7 +171,7 @@ def _notice(
     granted: int,
     raw_request: Any,
 ) -> None:
-    visit = None if raw_request is None else visit_of(raw_request)
-    tenant = None if visit is None else visit.name
+    tenant_request = None if raw_request is None else tenant_request_of(raw_request)
+    tenant = None if tenant_request is None else tenant_request.name
     NOTICES.not_read(body, tenant)
     NOTICES.asks(asked, config.classes[config.level(granted)].name, tenant)

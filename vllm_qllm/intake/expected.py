@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 
 from vllm_qllm.access.route_kind import RouteKind, kind_of
-from vllm_qllm.access.visit import Visit
+from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.config import PriorityConfig
 
 PRIORITY_HEADER = "X-Vllm-Priority"
@@ -24,26 +24,30 @@ MOST = 64
 
 
 def expected_level(
-    config: PriorityConfig, route: str, visit: Visit | None, headers: Headers, body: bytes
+    config: PriorityConfig,
+    route: str,
+    tenant_request: TenantRequest | None,
+    headers: Headers,
+    body: bytes,
 ) -> int:
     """Index of the class.
 
     Args:
         config: of the server.
         route: by :func:`vllm_qllm.access.route.route_of`.
-        visit: of the tenant; None on a server without tenants.
+        tenant_request: of the tenant; None on a server without tenants.
         headers: of the request.
         body: all of it, JSON or not.
     """
     kind, least = kind_of(route), len(config.classes) - 1
     if kind is RouteKind.DEFAULT:
-        return config.level(0 if visit is None else visit.priority)
+        return config.level(0 if tenant_request is None else tenant_request.priority)
     if kind is not RouteKind.CLASS:
         return least
-    asked = _asked(config, headers, body, auto_asks=visit is None)
-    if visit is None:
+    asked = _asked(config, headers, body, auto_asks=tenant_request is None)
+    if tenant_request is None:
         return config.level(asked or 0)
-    granted = visit.expects(asked)
+    granted = tenant_request.expects(asked)
     return least if granted is None else config.level(granted)
 
 

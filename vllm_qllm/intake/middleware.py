@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of, route_of
-from vllm_qllm.access.visit import Visit, visit_in
+from vllm_qllm.access.tenant_request import TenantRequest, visit_in
 from vllm_qllm.intake.expected import expected_level
 from vllm_qllm.intake.json_size import JsonSize
 from vllm_qllm.intake.limits import Limits
@@ -47,16 +47,16 @@ class IntakeMiddleware:
         ):
             await self._app(scope, receive, send)
             return
-        visit = visit_in(scope)
-        route = route_of(scope) if visit is None else visit.route
+        tenant_request = visit_in(scope)
+        route = route_of(scope) if tenant_request is None else tenant_request.route
         body = _Body(limits, route, Headers(scope=scope))
         if scope["type"] == "http":  # what comes by a websocket has no end
             if not await body.read(receive):
                 return  # the client has gone
             if body.refusal is not None:
-                await _answer(body, body.refusal, visit, route, scope, receive, send)
+                await _answer(body, body.refusal, tenant_request, route, scope, receive, send)
                 return
-        level = expected_level(limits.config, route, visit, body.headers, body.whole)
+        level = expected_level(limits.config, route, tenant_request, body.headers, body.whole)
         served = Passage(limits, level)
         token = passage.set(served)
         try:
@@ -185,14 +185,14 @@ def _noticed(served: Passage, send: Send) -> Send:
 async def _answer(
     body: _Body,
     refusal: Refusal,
-    visit: Visit | None,
+    tenant_request: TenantRequest | None,
     route: str,
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> None:
-    if visit is not None:
-        visit.refuse(refusal)  # counted and written down as its other ones are
+    if tenant_request is not None:
+        tenant_request.refuse(refusal)  # counted and written down as its other ones are
     path = path_of(route)
     headers = {"Connection": "close"} if body.is_too_long else {}
     response = JSONResponse(refusal.body_at(path), refusal.status_at(path), headers=headers)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.access.gates import config_with, visit
+from tests.access.gates import config_with, tenant_request
 from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.config import INT64_MAX, INT64_MIN
@@ -73,7 +73,7 @@ GIVEN: list[tuple[str, int | None, int | str]] = [
 
 @pytest.mark.parametrize(("name", "asked", "expected"), GIVEN)
 def test_what_is_given(gate: Gate, name: str, asked: int | None, expected: int | str) -> None:
-    got = visit(gate, name).ask(asked, 1)
+    got = tenant_request(gate, name).ask(asked, 1)
     assert (got.reason if isinstance(got, Refusal) else got) == expected
 
 
@@ -84,14 +84,14 @@ def test_what_is_given(gate: Gate, name: str, asked: int | None, expected: int |
 def test_nothing_more_urgent_than_asked_for_or_allowed(
     gate: Gate, name: str, asked: int | None
 ) -> None:
-    got = visit(gate, name).ask(asked, 1)
+    got = tenant_request(gate, name).ask(asked, 1)
     if not isinstance(got, Refusal):
         assert asked is None or got >= asked
         assert gate.config.classes[gate.config.level(got)].name in TENANTS[name]["classes"]
 
 
 def test_the_first_answer_stands_and_is_given_back_once(gate: Gate) -> None:
-    first = visit(gate, "all")
+    first = tenant_request(gate, "all")
     active = lambda: gate.limiter.numbers("all", AGENT)[0]  # noqa: E731
     before = active()
     assert (first.ask(5, 2), first.ask(-9, 1), first.priority) == (5, 5, 5)
@@ -100,4 +100,4 @@ def test_the_first_answer_stands_and_is_given_back_once(gate: Gate) -> None:
     first.close()
     assert active() == before
     with pytest.raises(RuntimeError, match="admitted"):
-        _ = visit(gate, "all").priority
+        _ = tenant_request(gate, "all").priority

@@ -14,11 +14,11 @@ from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.roster import Roster
 from vllm_qllm.access.tenant import Tenant
 
-# Where a request's ASGI scope holds its visit.
-SCOPE_KEY = "vllm_qllm.visit"
+# Where a request's ASGI scope holds this.
+SCOPE_KEY = "vllm_qllm.tenant_request"
 
 
-class Visit:
+class TenantRequest:
     """Made when a key was recognised; closed when the answer has been sent, or the client has gone.
 
     Args:
@@ -137,12 +137,12 @@ class Visit:
         return None
 
 
-def visit_of(raw_request: Any) -> Visit | None:
-    """The visit of a request of FastAPI, None when it came by another way than the middleware."""
+def tenant_request_of(raw_request: Any) -> TenantRequest | None:
+    """What a request of FastAPI may do; None when it came by another way than the middleware."""
     return visit_in(raw_request.scope)
 
 
-def visit_in(scope: Mapping[str, Any]) -> Visit | None:
-    """As :func:`visit_of`, of an ASGI scope."""
-    visit = scope.get(SCOPE_KEY)
-    return visit if isinstance(visit, Visit) else None
+def visit_in(scope: Mapping[str, Any]) -> TenantRequest | None:
+    """As :func:`tenant_request_of`, of an ASGI scope."""
+    tenant_request = scope.get(SCOPE_KEY)
+    return tenant_request if isinstance(tenant_request, TenantRequest) else None
