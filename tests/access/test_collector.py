@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.access.gates import config_with, tenant_request
-from vllm_qllm.access import gate as gates
+from tests.access.access_controls import config_with, tenant_request
+from vllm_qllm.access import access_control
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.collector import AccessCollector
-from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.refusal import Refusal
 
 CLASSES = {"classes": {"chat": {}, "batch": {}}}
@@ -25,10 +25,10 @@ def series() -> dict[tuple[str, ...], float]:
 def test_only_what_somebody_asked_for_has_a_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = Gate(config_with(tmp_path, {f"t{n}": CLASSES for n in range(200)}), None)
-    monkeypatch.setattr(gates, "_gate", gate)
+    access = AccessControl(config_with(tmp_path, {f"t{n}": CLASSES for n in range(200)}), None)
+    monkeypatch.setattr(access_control, "_access", access)
     assert series() == {}
-    asked = tenant_request(gate, "t7")
+    asked = tenant_request(access, "t7")
     assert not isinstance(asked.ask(-3, 1), Refusal)
     admitted, in_flight = ("qllm_tenant_requests_total", "t7"), ("qllm_tenant_in_flight", "t7")
     assert series() == {admitted: 1, in_flight: 1}

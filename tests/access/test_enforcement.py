@@ -12,9 +12,9 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
 from vllm.v1.request import Request
 
-from tests.access.gates import config_with, tenant_request
+from tests.access.access_controls import config_with, tenant_request
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.enforcement import RefusedError, current_request, enforce
-from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.engine.programs import program_of
 
@@ -58,8 +58,8 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    return Gate(config_with(tmp_path_factory.mktemp("gate"), TENANTS), None)
+def access(tmp_path_factory: pytest.TempPathFactory) -> AccessControl:
+    return AccessControl(config_with(tmp_path_factory.mktemp("access"), TENANTS), None)
 
 
 def served(who: TenantRequest | None, ask: Callable[[Any], Any]) -> tuple[Any, Engine]:
@@ -107,9 +107,9 @@ def test_without_a_tenant_nothing_is_served() -> None:
     ],
 )
 def test_a_handler_that_did_not_ask_is_asked_for(
-    gate: Gate, tenant: str, wanted: int, given: int | str
+    access: AccessControl, tenant: str, wanted: int, given: int | str
 ) -> None:
-    who = tenant_request(gate, tenant)
+    who = tenant_request(access, tenant)
     if isinstance(given, str):
         with pytest.raises(RefusedError) as refused:
             served(who, lambda e: generate(e, priority=wanted))
@@ -120,16 +120,16 @@ def test_a_handler_that_did_not_ask_is_asked_for(
         assert (got, engine.aborted) == (given, 1)
         # By position, too.
         who.close()
-        again = tenant_request(gate, tenant)
+        again = tenant_request(access, tenant)
         pooled = lambda e: anext(e.encode("hi", PoolingParams(), "id", None, wanted))  # noqa: E731
         assert served(again, pooled)[0] == given
         again.close()
     who.close()
 
 
-def test_what_was_granted_stands_whatever_the_handler_says(gate: Gate) -> None:
+def test_what_was_granted_stands_whatever_the_handler_says(access: AccessControl) -> None:
     """Later turns of a request with tools ask for one priority less each."""
-    who = tenant_request(gate, "all")
+    who = tenant_request(access, "all")
     assert who.ask(10, 1) == 10
 
     async def turns(engine: Any) -> list[int]:
@@ -137,39 +137,39 @@ def test_what_was_granted_stands_whatever_the_handler_says(gate: Gate) -> None:
 
     assert served(who, turns)[0] == [10, 10, 10]
     # One after the other: it holds one place.
-    assert gate.limiter.numbers("all", BATCH)[0] == 1
+    assert access.limiter.numbers("all", BATCH)[0] == 1
     who.close()
 
 
-def test_what_was_not_asked_for_is_counted_and_limited(gate: Gate) -> None:
+def test_what_was_not_asked_for_is_counted_and_limited(access: AccessControl) -> None:
     async def held(engine: Any) -> list[Any]:
         # As a batch of items comes: all at once, and each is held until it is answered.
         outputs = [engine.generate("hi", SamplingParams(), str(i)) for i in range(400)]
         firsts = await asyncio.gather(*(anext(o) for o in outputs), return_exceptions=True)
-        assert gate.limiter.numbers("middle", AGENT)[0] == 2
+        assert access.limiter.numbers("middle", AGENT)[0] == 2
         await asyncio.gather(*(o.aclose() for o in outputs))
         return firsts
 
-    who = tenant_request(gate, "middle")
+    who = tenant_request(access, "middle")
     got, engine = served(who, held)
     assert engine.most == 2 and engine.inside == 0
     refused = [one for one in got if isinstance(one, RefusedError)]
     assert len(refused) == 398 and {one.http_status for one in refused} == {400}
     who.close()
     # What one request asks for at a time counts, not what it asks for in all.
-    who = tenant_request(gate, "middle")
+    who = tenant_request(access, "middle")
 
     async def turns(engine: Any) -> int:
         return sum([await generate(engine, n=2) == 0 for _ in range(5)])
 
     assert served(who, turns)[0] == 5
     who.close()
-    assert gate.limiter.numbers("middle", AGENT)[0] == 0
+    assert access.limiter.numbers("middle", AGENT)[0] == 0
 
 
-def test_after_the_answer_nothing_more_is_served(gate: Gate) -> None:
+def test_after_the_answer_nothing_more_is_served(access: AccessControl) -> None:
     """A task that outlives its request holds no place any more."""
-    who = tenant_request(gate, "all")
+    who = tenant_request(access, "all")
     who.ask(0, 1)
     who.close()
     with pytest.raises(RefusedError, match="answered already"):
@@ -188,12 +188,12 @@ NAMES: list[Any] = [
 ]
 
 
-def test_a_program_is_its_tenant_s_whatever_its_name(gate: Gate) -> None:
+def test_a_program_is_its_tenant_s_whatever_its_name(access: AccessControl) -> None:
     """Nobody can name what another tenant has named."""
     found: dict[str, set[str]] = {}
     for tenant in TENANTS:
         for name in NAMES:
-            who = tenant_request(gate, tenant)
+            who = tenant_request(access, tenant)
             given = {"program_id": name, "k": 1}
             _, engine = served(who, lambda e, given=given: generate(e, 1, given, priority=5))
             who.close()
@@ -205,9 +205,9 @@ def test_a_program_is_its_tenant_s_whatever_its_name(gate: Gate) -> None:
     assert len(found) == len(TENANTS) * len(NAMES)
 
 
-def test_who_names_no_program_gets_none(gate: Gate) -> None:
+def test_who_names_no_program_gets_none(access: AccessControl) -> None:
     for extra in (None, {}, {"k": 1}, {"program_id": None}):
-        who = tenant_request(gate, "all")
+        who = tenant_request(access, "all")
         _, engine = served(who, lambda e, extra=extra: generate(e, extra=extra))
         who.close()
         assert engine.params[0].extra_args == extra

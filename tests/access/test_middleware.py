@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from vllm.sampling_params import SamplingParams
 
-from tests.access.gates import config_with
-from vllm_qllm.access import gate as gates
+from tests.access.access_controls import config_with
+from vllm_qllm.access import access_control
 from vllm_qllm.access.middleware import AccessMiddleware
 from vllm_qllm.config import CARRIER, PriorityConfig
 
@@ -27,7 +27,7 @@ TENANTS = {"a": {"classes": LIMITS, "operator": True}, "b": {"classes": {"batch"
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[PriorityConfig]:
     yield config_with(tmp_path, TENANTS, max_body_bytes=1024)
-    gates._gate = None
+    access_control._access = None
 
 
 def routes() -> FastAPI:
@@ -100,9 +100,9 @@ def started(app: Any, config: PriorityConfig) -> AccessMiddleware:
 
 
 def active() -> float:
-    gate = gates.this_gate()
-    assert gate is not None
-    return gate.limiter.numbers("a", "agent")[0]
+    access = access_control.this_access()
+    assert access is not None
+    return access.limiter.numbers("a", "agent")[0]
 
 
 async def ok(scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,10 +168,10 @@ def test_what_says_no_class_runs_in_the_default_class(
     got = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        gate = gates.this_gate()
-        assert gate is not None
+        access = access_control.this_access()
+        assert access is not None
         got.append([o async for o in engine.generate("hi", SamplingParams(n=1), "id")])
-        got.append(gate.limiter.numbers(key, {"a": "agent", "b": "batch"}[key])[0])
+        got.append(access.limiter.numbers(key, {"a": "agent", "b": "batch"}[key])[0])
 
     middleware = started(app, config)
     engine = middleware.engine  # type: ignore[attr-defined]
@@ -219,10 +219,10 @@ def test_a_tenant_that_goes_while_its_request_comes(
 ) -> None:
     """A request is known and served by one state of the file, not by two."""
     middleware = started(ok, config)
-    gate = gates.this_gate()
-    assert gate is not None
-    states = [gate.roster, gate.roster.model_copy(update={"tenants": {}})]
-    monkeypatch.setattr(gates.Gate, "roster", property(lambda _: states.pop(0)))
+    access = access_control.this_access()
+    assert access is not None
+    states = [access.roster, access.roster.model_copy(update={"tenants": {}})]
+    monkeypatch.setattr(access_control.AccessControl, "roster", property(lambda _: states.pop(0)))
     client = Client()
     asyncio.run(middleware(scope("http", "/v1/models"), client.receive, client.send))
     assert client.status == 200

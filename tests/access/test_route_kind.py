@@ -22,7 +22,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from vllm_qllm.access import gate as gates
+from vllm_qllm.access import access_control
 from vllm_qllm.access.route import BELOW, is_served, route_of
 from vllm_qllm.access.route_kind import KINDS, RouteKind, kind_of, shown
 from vllm_qllm.metrics import location
@@ -176,4 +176,4 @@ def test_what_is_logged_is_listed() -> None:
     assert shown("POST /v1/completions") == "/v1/completions"
     assert shown("GET /v1/responses/{response_id}") == "/v1/responses/{response_id}"
     assert shown("") == shown("BELOW /secret") == shown("GET /secret") == "(other)"
-    assert gates.this_gate() is None
+    assert access_control.this_access() is None

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.access.gates import config_with, tenant_request
-from vllm_qllm.access.gate import Gate
+from tests.access.access_controls import config_with, tenant_request
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.config import INT64_MAX, INT64_MIN
 
@@ -35,8 +35,8 @@ TENANTS = {
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    return Gate(config_with(tmp_path_factory.mktemp("gate"), TENANTS), None)
+def access(tmp_path_factory: pytest.TempPathFactory) -> AccessControl:
+    return AccessControl(config_with(tmp_path_factory.mktemp("access"), TENANTS), None)
 
 
 # Tenant, priority asked for, priority given or the reason of the refusal.
@@ -72,8 +72,10 @@ GIVEN: list[tuple[str, int | None, int | str]] = [
 
 
 @pytest.mark.parametrize(("name", "asked", "expected"), GIVEN)
-def test_what_is_given(gate: Gate, name: str, asked: int | None, expected: int | str) -> None:
-    got = tenant_request(gate, name).ask(asked, 1)
+def test_what_is_given(
+    access: AccessControl, name: str, asked: int | None, expected: int | str
+) -> None:
+    got = tenant_request(access, name).ask(asked, 1)
     assert (got.reason if isinstance(got, Refusal) else got) == expected
 
 
@@ -82,17 +84,17 @@ def test_what_is_given(gate: Gate, name: str, asked: int | None, expected: int |
     asked=st.none() | st.integers(-12, 20) | st.integers(INT64_MIN, INT64_MAX),
 )
 def test_nothing_more_urgent_than_asked_for_or_allowed(
-    gate: Gate, name: str, asked: int | None
+    access: AccessControl, name: str, asked: int | None
 ) -> None:
-    got = tenant_request(gate, name).ask(asked, 1)
+    got = tenant_request(access, name).ask(asked, 1)
     if not isinstance(got, Refusal):
         assert asked is None or got >= asked
-        assert gate.config.classes[gate.config.level(got)].name in TENANTS[name]["classes"]
+        assert access.config.classes[access.config.level(got)].name in TENANTS[name]["classes"]
 
 
-def test_the_first_answer_stands_and_is_given_back_once(gate: Gate) -> None:
-    first = tenant_request(gate, "all")
-    active = lambda: gate.limiter.numbers("all", AGENT)[0]  # noqa: E731
+def test_the_first_answer_stands_and_is_given_back_once(access: AccessControl) -> None:
+    first = tenant_request(access, "all")
+    active = lambda: access.limiter.numbers("all", AGENT)[0]  # noqa: E731
     before = active()
     assert (first.ask(5, 2), first.ask(-9, 1), first.priority) == (5, 5, 5)
     assert active() == before + 2
@@ -100,4 +102,4 @@ def test_the_first_answer_stands_and_is_given_back_once(gate: Gate) -> None:
     first.close()
     assert active() == before
     with pytest.raises(RuntimeError, match="admitted"):
-        _ = tenant_request(gate, "all").priority
+        _ = tenant_request(access, "all").priority

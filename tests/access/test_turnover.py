@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.access.gates import config_with
+from tests.access.access_controls import config_with
 from vllm_qllm.access import collector, table
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.collector import AccessCollector
-from vllm_qllm.access.gate import Gate
 from vllm_qllm.access.key import hash_of
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, Claim, Limiter
 from vllm_qllm.access.refusal import Refusal
@@ -40,35 +40,35 @@ def test_all_tenants_are_replaced_many_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_with(tmp_path, tenants(0))
-    gates = [Gate(config, tmp_path / "table") for _ in range(2)]
-    limiter = gates[0].limiter
+    access_control = [AccessControl(config, tmp_path / "table") for _ in range(2)]
+    limiter = access_control[0].limiter
     held = limiter.admit("t0-0", "agent", 2, LIMITS)
     assert isinstance(held, Claim)
     before = len(Path("/proc/self/maps").read_text().splitlines())
     for generation in range(1, 9):
         write(str(config.tenants), generation)
-        for gate in gates:
-            gate._file._looked = -1e9
-            assert f"t{generation}-0" in gate.roster.tenants
+        for access in access_control:
+            access._file._looked = -1e9
+            assert f"t{generation}-0" in access.roster.tenants
         for name in (f"t{generation}-0", f"t{generation}-999"):
-            claim = gates[1].limiter.admit(name, "agent", 1, LIMITS)
+            claim = access_control[1].limiter.admit(name, "agent", 1, LIMITS)
             assert isinstance(claim, Claim)
             # Both see it, wherever the row is by now.
             assert limiter.numbers(name, "agent")[:2] == (1, 1)
-            gates[0].limiter.release(claim)
+            access_control[0].limiter.release(claim)
             limiter.count_refusal(name, Refusal("rate", "", "agent"))
             limiter.count_refusal("none", Refusal("no_key", ""))
     # What was still answered all the while was counted all the while.
     assert limiter.numbers("t0-0", "agent")[ACTIVE] == 2
-    gates[1].limiter.release(held)
+    access_control[1].limiter.release(held)
     assert limiter.numbers("t0-0", "agent")[ACTIVE] == 0
     assert limiter.reloads("loaded") == 16 and limiter.reloads("refused") == 0
     assert abs(len(Path("/proc/self/maps").read_text().splitlines()) - before) < 50
     # Nothing of former tenants is told.
-    monkeypatch.setattr(collector, "this_gate", lambda: gates[0])
+    monkeypatch.setattr(collector, "this_access", lambda: access_control[0])
     told = {s.labels.get("tenant") for f in AccessCollector().collect() for s in f.samples}
     assert told <= {None, "none", *tenants(8)}
-    rows = tenants_document(gates[0])["rows"]
+    rows = tenants_document(access_control[0])["rows"]
     assert {row["tenant"] for row in rows} == {"none", "t8-0", "t8-999"}
 
 

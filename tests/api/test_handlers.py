@@ -30,8 +30,8 @@ from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateReque
 from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.exceptions import VLLMValidationError
 
-from tests.access.gates import config_with
-from vllm_qllm.access.gate import Gate
+from tests.access.access_controls import config_with
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.middleware import PATH
 from vllm_qllm.access.tenant_request import SCOPE_KEY, TenantRequest
 from vllm_qllm.api.handlers import HANDLERS, Handlers
@@ -181,7 +181,7 @@ TENANTS = {
 
 def test_scoring_asks_as_all_others_do(tmp_path: Path) -> None:
     config = config_with(tmp_path, TENANTS)
-    gate = Gate(config, None)
+    access = AccessControl(config, None)
     vllm_config = SimpleNamespace(additional_config={CARRIER: config.to_dict()})
     methods = dict.fromkeys(("shutdown", "check_admission", "check_health"), lambda: None)
     processor = SimpleNamespace(process_outputs=None, add_request=None)
@@ -191,7 +191,9 @@ def test_scoring_asks_as_all_others_do(tmp_path: Path) -> None:
     asyncio.run(Handlers().init_state(client, state, Namespace(middleware=[PATH])))
 
     def ask(tenant: str, header: str | None = None, items: int = 1, **fields: Any) -> Any:
-        tenant_request = TenantRequest(gate, gate.roster, tenant, "POST /generative_scoring", "id")
+        tenant_request = TenantRequest(
+            access, access.roster, tenant, "POST /generative_scoring", "id"
+        )
         headers = [(b"x-vllm-priority", header.encode())] if header else []
         scope = {
             "type": "http",
@@ -213,7 +215,7 @@ def test_scoring_asks_as_all_others_do(tmp_path: Path) -> None:
     assert [ask("middle"), ask("middle", priority=5, items=2)] == ["done"] * 2
     assert [ask("lowered", priority=-100), ask("lowered", service_tier="flex")] == ["done"] * 2
     assert handler.got == [0, 5, 10, 10]
-    assert gate.limiter.numbers("middle", "agent")[0] == 0
+    assert access.limiter.numbers("middle", "agent")[0] == 0
 
 
 def test_tenants_that_nobody_would_look_at_end_the_start(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from vllm.entrypoints.serve.engine.serving import BaseServing
 
-from tests.access.gates import CLASSES, config_with, tenant_request
+from tests.access.access_controls import CLASSES, config_with, tenant_request
 from tests.access.test_door import in_the_text
 from tests.api.test_handlers import SETTLED, subclasses
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.route_kind import KINDS, RouteKind
 from vllm_qllm.api.serving import ENTRIES
 from vllm_qllm.config import PriorityConfig
@@ -36,10 +36,10 @@ def test_a_route_that_generates_has_the_class_of_who_asks_and_no_other_has_one(
 ) -> None:
     """The routes listed are all that vLLM has: tests/access/test_door.py."""
     tenants = {"chat": {"classes": {"chat": {}}}, "batch": {"classes": {"batch": {}}}}
-    gate = Gate(config_with(tmp_path, tenants), None)
+    access = AccessControl(config_with(tmp_path, tenants), None)
     found = {"": expected_level(CONFIG, route, None, NO_HEADERS, b"")}
     for tenant in tenants:
-        asking = tenant_request(gate, tenant)
+        asking = tenant_request(access, tenant)
         if KINDS[route] is RouteKind.DEFAULT:
             asking.ask(None, 1)  # as the middleware does
         found[tenant] = expected_level(CONFIG, route, asking, NO_HEADERS, b"")

@@ -14,9 +14,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.access.gates import config_with, tenant_request
+from tests.access.access_controls import config_with, tenant_request
 from tests.intake.virtual_loop import loop, run
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.route_kind import KINDS
 from vllm_qllm.access.tenant_request import SCOPE_KEY
 from vllm_qllm.config import PriorityConfig
@@ -280,7 +280,7 @@ def test_the_most_urgent_is_read_first_and_nobody_is_by_a_claim_alone(
     tmp_path: Path, tenant: str | None, headers: dict[str, str], body: bytes, before: bool
 ) -> None:
     config = config_with(tmp_path, TENANTS)
-    limits, gate = Limits.of(config, 4096), Gate(config, None)
+    limits, access = Limits.of(config, 4096), AccessControl(config, None)
 
     async def main() -> list[bytes]:
         order: list[bytes] = []
@@ -293,7 +293,7 @@ def test_the_most_urgent_is_read_first_and_nobody_is_by_a_claim_alone(
         front = IntakeMiddleware(app, lambda: limits)
 
         async def send(tenant: str | None, headers: dict[str, str], body: bytes) -> None:
-            own = {} if tenant is None else {SCOPE_KEY: tenant_request(gate, tenant)}
+            own = {} if tenant is None else {SCOPE_KEY: tenant_request(access, tenant)}
             client = Client(body)
             await front(scope(**headers) | own, client.receive, client.send)
 
@@ -373,8 +373,8 @@ def test_a_server_without_limits_reads_nothing() -> None:
 
 
 def test_a_refused_tenant_is_told_so_as_for_its_other_refusals(tmp_path: Path) -> None:
-    gate = Gate(config_with(tmp_path, {"a": {"classes": {"agent": {}}}}), None)
-    of_a = tenant_request(gate, "a")
+    access = AccessControl(config_with(tmp_path, {"a": {"classes": {"agent": {}}}}), None)
+    of_a = tenant_request(access, "a")
     client = sent(Client(b" " * (BYTES + 1)), scope() | {SCOPE_KEY: of_a})
     assert client.status == 413
     assert of_a.refusal is not None and of_a.refusal.reason == "body"

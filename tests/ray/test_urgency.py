@@ -11,7 +11,7 @@ import pytest
 from starlette.datastructures import Headers
 from vllm.entrypoints.generate.base import serving
 
-from tests.access.gates import CLASSES, config_with
+from tests.access.access_controls import CLASSES, config_with
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.ray.urgency import PRIORITY_HEADER, Urgency
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.access.gates import config_with, tenant_request
+from tests.access.access_controls import config_with, tenant_request
 from tests.api.client import Client
-from vllm_qllm.access import gate as gates
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access import access_control
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.api.standstill import Standstill
 from vllm_qllm.config import PriorityClass, PriorityConfig
@@ -166,13 +166,13 @@ def test_tenants_with_most_refusals_first(
     allowed = {"classes": {"agent": {"max_concurrent": 3}}}
     names = [f"t{n}" for n in range(5)]
     config = config_with(tmp_path, dict.fromkeys(names, allowed), max_in_flight={"batch": 9})
-    gate = Gate(config, None)
-    monkeypatch.setattr(gates, "_gate", gate)
+    access = AccessControl(config, None)
+    monkeypatch.setattr(access_control, "_access", access)
     assert told(source)["tenants"]["rows"] == []
-    assert not isinstance(tenant_request(gate, "t1").ask(0, 2), Refusal)
-    assert isinstance(tenant_request(gate, "t3").ask(-9, 1), Refusal)
-    assert isinstance(tenant_request(gate, "t3").ask(-9, 1), Refusal)
-    gate.refused(None, Refusal("unknown_key", "no"), "/v1/models", "id")
+    assert not isinstance(tenant_request(access, "t1").ask(0, 2), Refusal)
+    assert isinstance(tenant_request(access, "t3").ask(-9, 1), Refusal)
+    assert isinstance(tenant_request(access, "t3").ask(-9, 1), Refusal)
+    access.refused(None, Refusal("unknown_key", "no"), "/v1/models", "id")
     found = told(source)["tenants"]
     assert found["configured"] == 5 and found["max_in_flight"] == {"batch": 9}
     assert found["left_out"] == 0

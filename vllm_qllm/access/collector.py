@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vllm_qllm.access.gate import Gate, this_gate
+from vllm_qllm.access.access_control import AccessControl, this_access
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, REASONS, REFUSED
 from vllm_qllm.access.roster import NONE
 from vllm_qllm.access.roster_file import LOADED
@@ -32,12 +32,12 @@ class AccessCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """All API servers together, whichever of them is asked."""
-        gate = this_gate()
-        if gate is not None:
-            yield from _families(gate)
+        access = this_access()
+        if access is not None:
+            yield from _families(access)
 
 
-def _families(gate: Gate) -> Iterator[Family]:
+def _families(access: AccessControl) -> Iterator[Family]:
     admitted = CounterMetricFamily(
         "qllm_tenant_requests_total", "HTTP requests admitted to a class.", labels=USED
     )
@@ -49,9 +49,9 @@ def _families(gate: Gate) -> Iterator[Family]:
         "HTTP requests refused, by the class that they asked for.",
         labels=(*USED, "reason"),
     )
-    for tenant in (*gate.roster.tenants, NONE):
-        for cls in (*(c.name for c in gate.config.classes), NONE):
-            numbers = gate.limiter.numbers(tenant, cls)
+    for tenant in (*access.roster.tenants, NONE):
+        for cls in (*(c.name for c in access.config.classes), NONE):
+            numbers = access.limiter.numbers(tenant, cls)
             if NONE not in (tenant, cls) and (numbers[ADMITTED] or numbers[ACTIVE]):
                 admitted.add_metric((tenant, cls), numbers[ADMITTED])
                 in_flight.add_metric((tenant, cls), numbers[ACTIVE])
@@ -64,5 +64,5 @@ def _families(gate: Gate) -> Iterator[Family]:
         labels=("outcome",),
     )
     for outcome in (LOADED, RELOAD_REFUSED):
-        reloads.add_metric((outcome,), gate.limiter.reloads(outcome))
+        reloads.add_metric((outcome,), access.limiter.reloads(outcome))
     yield from (admitted, in_flight, refusals, reloads)

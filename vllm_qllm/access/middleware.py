@@ -11,9 +11,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vllm_qllm.access.access_control import AccessControl, open_access, this_access
 from vllm_qllm.access.body import LimitedBody
 from vllm_qllm.access.enforcement import current_request, enforce
-from vllm_qllm.access.gate import Gate, open_gate, this_gate
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import is_served, path_of, route_of
 from vllm_qllm.access.route_kind import RouteKind, kind_of
@@ -41,7 +41,7 @@ class AccessMiddleware:
             client = scope["app"].state.engine_client
             data = carried(client.vllm_config)
             try:
-                open_gate(PriorityConfig.from_dict(data or {}), location.beside("tenants"))
+                open_access(PriorityConfig.from_dict(data or {}), location.beside("tenants"))
                 enforce(client)
             except ConfigError as error:  # the file has changed since the start began
                 await receive()
@@ -50,35 +50,35 @@ class AccessMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        gate = this_gate()
-        if gate is None:  # never without a lifespan; but an early request must not come in
+        access = this_access()
+        if access is None:  # never without a lifespan; but an early request must not come in
             raise RuntimeError("the tenants' middleware was not started")
         route = route_of(scope)
         # A browser's question before the request: it has no key, and gets no answer but headers.
         asks_first = scope.get("method") == "OPTIONS" and not is_served(route)
         if kind_of(route) is RouteKind.OPEN or asks_first:
-            gate.roster  # noqa: B018 - a changed file is noticed by probes, too
+            access.roster  # noqa: B018 - a changed file is noticed by probes, too
             await self.app(scope, receive, send)
             return
-        await self._guarded(gate, route, scope, receive, send)
+        await self._guarded(access, route, scope, receive, send)
 
     async def _guarded(
-        self, gate: Gate, route: str, scope: Scope, receive: Receive, send: Send
+        self, access: AccessControl, route: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
-        roster = gate.roster
+        roster = access.roster
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if size > roster.max_header_bytes:
             text = f"the headers have {size} bytes; allowed: {roster.max_header_bytes}"
             name: str | Refusal = Refusal("headers", text)
         else:
-            name = gate.identify(roster, headers)
+            name = access.identify(roster, headers)
         if isinstance(name, Refusal):
-            gate.refused(None, name, route, request_id)
+            access.refused(None, name, route, request_id)
             await _answer(name, route, request_id, scope, receive, send)
             return
-        tenant_request = TenantRequest(gate, roster, name, route, request_id)
+        tenant_request = TenantRequest(access, roster, name, route, request_id)
         body = LimitedBody(receive, roster.max_body_bytes, headers)
         serving = current_request.set(tenant_request)
         try:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.grant import grant
 from vllm_qllm.access.limiter import Claim
 from vllm_qllm.access.refusal import Refusal
@@ -22,7 +22,7 @@ class TenantRequest:
     """Made when a key was recognised; closed when the answer has been sent, or the client has gone.
 
     Args:
-        gate: of this process.
+        access: of this process.
         roster: as it was when the request came; it holds until the request is answered.
         name: of the tenant.
         route: to which the request goes (:func:`vllm_qllm.access.route.route_of`).
@@ -32,8 +32,10 @@ class TenantRequest:
         refusal: what the handler was told to answer, None when it is to serve.
     """
 
-    def __init__(self, gate: Gate, roster: Roster, name: str, route: str, request_id: str) -> None:
-        self._gate, self._roster, self.name = gate, roster, name
+    def __init__(
+        self, access: AccessControl, roster: Roster, name: str, route: str, request_id: str
+    ) -> None:
+        self._access, self._roster, self.name = access, roster, name
         self.route, self.request_id = route, request_id
         self._tenant: Tenant = roster.tenants[name]
         self._claim: Claim | None = None
@@ -65,7 +67,7 @@ class TenantRequest:
             return self.refusal
         if self._priority is not None:
             return self._priority
-        granted = grant(self._gate.config, self._tenant, asked)
+        granted = grant(self._access.config, self._tenant, asked)
         if isinstance(granted, Refusal):
             return self.refuse(granted)
         if (refusal := self._claim_more(granted, weight)) is not None:
@@ -79,7 +81,7 @@ class TenantRequest:
         Args:
             asked: as for :meth:`ask`.
         """
-        granted = grant(self._gate.config, self._tenant, asked)
+        granted = grant(self._access.config, self._tenant, asked)
         return None if isinstance(granted, Refusal) else granted
 
     @contextlib.contextmanager
@@ -116,21 +118,21 @@ class TenantRequest:
         """Count and write down a refusal, once."""
         if self.refusal is None:
             self.refusal = refusal
-            self._gate.refused(self.name, refusal, self.route, self.request_id)
+            self._access.refused(self.name, refusal, self.route, self.request_id)
         return self.refusal
 
     def close(self) -> None:
         """Give back what the request holds."""
         self._closed = True
         if self._claim is not None:
-            self._gate.limiter.release(self._claim)
+            self._access.limiter.release(self._claim)
             self._claim = None
 
     def _claim_more(self, priority: int, weight: int) -> Refusal | None:
-        config = self._gate.config
+        config = self._access.config
         cls = config.classes[config.level(priority)].name
         limits, most = self._tenant.classes[cls], self._roster.max_in_flight.get(cls)
-        claim = self._gate.limiter.admit(self.name, cls, weight, limits, most, self._claim)
+        claim = self._access.limiter.admit(self.name, cls, weight, limits, most, self._claim)
         if isinstance(claim, Refusal):
             return claim
         self._claim = claim

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from vllm_qllm.access.gate import GATEWAY_HEADER, TENANT_HEADER
+from vllm_qllm.access.access_control import GATEWAY_HEADER, TENANT_HEADER
 from vllm_qllm.access.middleware import REQUEST_ID
 from vllm_qllm.ray import errors
 from vllm_qllm.ray.exchange import Exchange, LostError, NoReplicaError

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.grant import grant
 from vllm_qllm.access.roster import Roster
 from vllm_qllm.access.roster_file import RosterFile
@@ -43,7 +43,7 @@ class Urgency:
         asked, is_auto = self._asked(headers, body)
         if self._roster is not None:
             roster = self._roster.current()
-            name = Gate.identify(roster, headers)
+            name = AccessControl.identify(roster, headers)
             if isinstance(name, str):
                 tenant = roster.tenants[name]
                 granted = grant(config, tenant, None if is_auto else asked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_qllm import __version__
-from vllm_qllm.access.gate import this_gate
+from vllm_qllm.access.access_control import this_access
 from vllm_qllm.api import draining
 from vllm_qllm.api.standstill import Standstill
 from vllm_qllm.config import PriorityConfig
@@ -70,7 +70,7 @@ def document(source: Source, seconds: float) -> dict[str, Any]:
     """
     config = source.config
     window = source.history.window(seconds)
-    gate = this_gate()
+    access = this_access()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -85,7 +85,7 @@ def document(source: Source, seconds: float) -> dict[str, Any]:
         "timeline": config.timeline,
         "classes": [class_document(config, level, window) for level in range(len(config.classes))],
         "suspensions": [] if window is None else _suspensions(config, window),
-        "tenants": None if gate is None else tenants_document(gate),
+        "tenants": None if access is None else tenants_document(access),
     }
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, REASONS, REFUSED
 from vllm_qllm.access.roster import NONE
 
 MAX_ROWS = 100
 
 
-def tenants_document(gate: Gate) -> dict[str, Any]:
+def tenants_document(access: AccessControl) -> dict[str, Any]:
     """What tenants have done in their classes since the start, as ``docs/status.md`` says.
 
     Args:
-        gate: of this process; its numbers are those of all API servers.
+        access: of this process; its numbers are those of all API servers.
     """
-    roster = gate.roster
-    classes = [c.name for c in gate.config.classes]
+    roster = access.roster
+    classes = [c.name for c in access.config.classes]
     rows = []
     for tenant in (*roster.tenants, NONE):
         for cls in (*classes, NONE):
-            numbers = gate.limiter.numbers(tenant, cls)
+            numbers = access.limiter.numbers(tenant, cls)
             if any((numbers[ADMITTED], numbers[ACTIVE], *numbers[REFUSED:])):
                 rows.append(_row(tenant, cls, numbers))
     rows.sort(key=lambda row: (-row["refused"], -row["in_flight"], -row["requests"]))

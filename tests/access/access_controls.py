@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A gate for tests without a server, with three classes."""
+"""Access control for tests without a server, with three classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vllm_qllm.access.gate import Gate
+from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.key import hash_of
 from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.config import PriorityClass, PriorityConfig
@@ -27,6 +27,6 @@ def config_with(directory: Path, tenants: dict[str, Any], **fields: Any) -> Prio
     return PriorityConfig(classes=CLASSES, tenants=str(path))
 
 
-def tenant_request(gate: Gate, tenant: str) -> TenantRequest:
+def tenant_request(access: AccessControl, tenant: str) -> TenantRequest:
     """A request of a tenant that has just come."""
-    return TenantRequest(gate, gate.roster, tenant, "POST /v1/completions", "id")
+    return TenantRequest(access, access.roster, tenant, "POST /v1/completions", "id")

@@ -24,7 +24,7 @@ TENANT_HEADER = "X-Qllm-Tenant"
 logger = logging.getLogger("vllm.qllm")
 
 
-class Gate:
+class AccessControl:
     """Finds out whose a request is, and keeps count.
 
     Args:
@@ -98,18 +98,18 @@ def _table(path: str | Path | None) -> Table:
         return Table()
 
 
-_gate: Gate | None = None
+_access: AccessControl | None = None
 
 
-def open_gate(config: PriorityConfig, table_path: str | Path | None) -> Gate | None:
-    """The gate of this process, made when its server starts; None where there are no tenants."""
-    global _gate
-    _gate = Gate(config, table_path) if config.tenants is not None else None
-    if _gate is not None:
-        logger.info("%d tenants read from %s.", len(_gate.roster.tenants), _gate.path)
-    return _gate
+def open_access(config: PriorityConfig, table_path: str | Path | None) -> AccessControl | None:
+    """The one of this process, made when its server starts; None where there are no tenants."""
+    global _access
+    _access = AccessControl(config, table_path) if config.tenants is not None else None
+    if _access is not None:
+        logger.info("%d tenants read from %s.", len(_access.roster.tenants), _access.path)
+    return _access
 
 
-def this_gate() -> Gate | None:
-    """What :func:`open_gate` made in this very process."""
-    return _gate
+def this_access() -> AccessControl | None:
+    """What :func:`open_access` made in this very process."""
+    return _access
