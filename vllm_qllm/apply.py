@@ -9,7 +9,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from vllm_qllm import support
-from vllm_qllm.access.roster import Roster
+from vllm_qllm.access.tenants_config import TenantsConfig
 from vllm_qllm.config import CARRIER, PriorityConfig
 from vllm_qllm.metrics import location
 from vllm_qllm.policy import resolve
@@ -31,7 +31,9 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
     support.refuse(vllm_config, config.policy)
     policy = resolve(config)
     if config.tenants is not None:
-        Roster.load(config.tenants, config)  # again where requests come in; here it ends the start
+        TenantsConfig.load(
+            config.tenants, config
+        )  # again where requests come in; here it ends the start
     if config.yield_points != "none" and getattr(policy, "suspendable", True):
         if reasons := support.fallbacks(vllm_config):
             logger.warning(

@@ -29,4 +29,4 @@ def config_with(directory: Path, tenants: dict[str, Any], **fields: Any) -> Prio
 
 def tenant_request(access: AccessControl, tenant: str) -> TenantRequest:
     """A request of a tenant that has just come."""
-    return TenantRequest(access, access.roster, tenant, "POST /v1/completions", "id")
+    return TenantRequest(access, access.tenants_config, tenant, "POST /v1/completions", "id")

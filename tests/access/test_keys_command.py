@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from vllm_qllm import keys
 from vllm_qllm.access import replacement
-from vllm_qllm.access.roster import Roster
+from vllm_qllm.access.tenants_config import TenantsConfig
 from vllm_qllm.access.tenants_json import TenantsJson
 from vllm_qllm.config import PriorityConfig
 
@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def hashes(file: Path, tenant: str = "web") -> list[str]:
-    return list(Roster.load(file).tenants[tenant].keys)
+    return list(TenantsConfig.load(file).tenants[tenant].keys)
 
 
 def test_what_many_do_at_a_time_is_all_done(file: Path) -> None:
@@ -51,8 +51,8 @@ def test_what_many_do_at_a_time_is_all_done(file: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(work, range(40))) == {0}
-    roster = Roster.load(file)
-    assert len(roster.tenants) == 1 + 14
+    tenants_config = TenantsConfig.load(file)
+    assert len(tenants_config.tenants) == 1 + 14
     assert len(hashes(file)) == 25 and first not in hashes(file)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
@@ -77,7 +77,7 @@ def test_processes_wait_for_each_other(file: Path) -> None:
                 mine.result(0.2)
             other.communicate("")
             assert mine.result(20) == 0
-    assert {*Roster.load(file).tenants} == {"web", "slow"} and len(hashes(file)) == 2
+    assert {*TenantsConfig.load(file).tenants} == {"web", "slow"} and len(hashes(file)) == 2
 
 
 def test_nobody_is_waited_for_without_end(
@@ -119,9 +119,9 @@ def test_no_command_makes_a_file_that_no_server_takes(
         asked += [f"--priority-config={config}"] if config else []
         if keys.main([*asked, "--", name]) == 0:
             given = PriorityConfig.from_dict(json.loads(config)) if config else None
-            roster = Roster.load(file, given)
-            assert roster.tenants[name].keys
-            assert "best_efort" not in roster.tenants[name].classes or config
+            tenants_config = TenantsConfig.load(file, given)
+            assert tenants_config.tenants[name].keys
+            assert "best_efort" not in tenants_config.tenants[name].classes or config
         else:
             assert (file.read_text() if file.exists() else None) == before
         if not there:

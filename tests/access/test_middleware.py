@@ -221,8 +221,10 @@ def test_a_tenant_that_goes_while_its_request_comes(
     middleware = started(ok, config)
     access = access_control.this_access()
     assert access is not None
-    states = [access.roster, access.roster.model_copy(update={"tenants": {}})]
-    monkeypatch.setattr(access_control.AccessControl, "roster", property(lambda _: states.pop(0)))
+    states = [access.tenants_config, access.tenants_config.model_copy(update={"tenants": {}})]
+    monkeypatch.setattr(
+        access_control.AccessControl, "tenants_config", property(lambda _: states.pop(0))
+    )
     client = Client()
     asyncio.run(middleware(scope("http", "/v1/models"), client.receive, client.send))
     assert client.status == 200

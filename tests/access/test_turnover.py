@@ -16,9 +16,9 @@ from vllm_qllm.access.collector import AccessCollector
 from vllm_qllm.access.key import hash_of
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, Claim, Limiter
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.roster import MAX_TENANTS, Roster
 from vllm_qllm.access.table import Table
 from vllm_qllm.access.tenant import Limits
+from vllm_qllm.access.tenants_config import MAX_TENANTS, TenantsConfig
 from vllm_qllm.status.tenants import tenants_document
 
 CLASSES = ("chat", "agent", "batch")
@@ -49,7 +49,7 @@ def test_all_tenants_are_replaced_many_times(
         write(str(config.tenants), generation)
         for access in access_control:
             access._file._looked = -1e9
-            assert f"t{generation}-0" in access.roster.tenants
+            assert f"t{generation}-0" in access.tenants_config.tenants
         for name in (f"t{generation}-0", f"t{generation}-999"):
             claim = access_control[1].limiter.admit(name, "agent", 1, LIMITS)
             assert isinstance(claim, Claim)
@@ -78,16 +78,16 @@ def test_a_full_table_refuses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("vllm_qllm.access.limiter.CAPACITY", 40)
     limiter = Limiter(Table(), CLASSES)
 
-    def roster(generation: int, number: int) -> Roster:
-        return Roster.model_validate({"tenants": tenants(generation, number)})
+    def tenants_config(generation: int, number: int) -> TenantsConfig:
+        return TenantsConfig.model_validate({"tenants": tenants(generation, number)})
 
     claims = []
-    limiter.reserve(roster(0, 5))
+    limiter.reserve(tenants_config(0, 5))
     for i in range(5):
         claims += [limiter.admit(f"t0-{i}", cls, 1, LIMITS) for cls in CLASSES]
     assert all(isinstance(claim, Claim) for claim in claims)
     with pytest.raises(table.TableFull, match="gone"):
-        limiter.reserve(roster(1, 5))
+        limiter.reserve(tenants_config(1, 5))
     # 15 rows are busy, and what was given up is there again when it is needed.
     more = [limiter.admit(f"x{i}", "batch", 1, LIMITS) for i in range(60)]
     refused = [each for each in more if isinstance(each, Refusal)]
@@ -97,7 +97,7 @@ def test_a_full_table_refuses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     for claim in (*claims, *more):
         if isinstance(claim, Claim):
             limiter.release(claim)
-    limiter.reserve(roster(1, 5))
+    limiter.reserve(tenants_config(1, 5))
     admitted = limiter.admit("t1-4", "chat", 1, LIMITS)
     assert isinstance(admitted, Claim)
     assert limiter.numbers("t1-4", "chat")[ADMITTED] == 1

@@ -192,7 +192,7 @@ def test_scoring_asks_as_all_others_do(tmp_path: Path) -> None:
 
     def ask(tenant: str, header: str | None = None, items: int = 1, **fields: Any) -> Any:
         tenant_request = TenantRequest(
-            access, access.roster, tenant, "POST /generative_scoring", "id"
+            access, access.tenants_config, tenant, "POST /generative_scoring", "id"
         )
         headers = [(b"x-vllm-priority", header.encode())] if header else []
         scope = {

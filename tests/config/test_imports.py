@@ -16,7 +16,7 @@ import pytest
         "vllm_qllm.config",
         "vllm_qllm.policy",
         "vllm_qllm.capacity.__main__",
-        "vllm_qllm.access.roster",
+        "vllm_qllm.access.tenants_config",
         "vllm_qllm.keys",
         "vllm_qllm.batch.__main__",
         "vllm_qllm.ray.server",

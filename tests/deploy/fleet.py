@@ -100,11 +100,11 @@ def fleet(model: Path, logs: Path) -> Iterator[Fleet]:
     """Run both replicas, started side by side, and nginx; all is gone after the block."""
     key, operator, tenants = new_key(), new_key(), logs / "tenants.json"
     classes: dict[str, dict[str, int]] = {"latency_sensitive": {}, "best_effort": {}}
-    roster = {
+    tenants_config = {
         "clients": {"keys": [hash_of(key)], "classes": classes},
         "operators": {"keys": [hash_of(operator)], "classes": classes, "operator": True},
     }
-    tenants.write_text(json.dumps({"tenants": roster}))
+    tenants.write_text(json.dumps({"tenants": tenants_config}))
     a, b = Replica(model, logs, tenants), Replica(model, logs, tenants)
     with contextlib.ExitStack() as stack:
         stack.callback(a.stop)

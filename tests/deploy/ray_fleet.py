@@ -186,11 +186,11 @@ def ray_fleet(model: Path, logs: Path) -> Iterator[RayFleet]:
         raise MissingToolError(f"{RAY} is not there: run `make deploy-tools`")
     tenants, file, port = logs / "tenants.json", logs / "fleet.yaml", free_port()
     keys = {name: new_key() for name in TENANTS}
-    roster = {
+    tenants_config = {
         name: {"keys": [hash_of(keys[name])], "classes": classes, "above": "lower"}
         for name, classes in TENANTS.items()
     }
-    tenants.write_text(json.dumps({"tenants": roster}))
+    tenants.write_text(json.dumps({"tenants": tenants_config}))
     file.write_text(yaml.safe_dump(configuration(model, port, tenants)))
     # Short: paths of sockets have a limit of 107 characters.
     directory = Path(tempfile.mkdtemp(prefix="ray-"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one API server process knows of its tenants: the roster, the limits, the counts."""
+"""What one API server process knows of its tenants: their configuration, the limits, the counts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vllm_qllm.access import audit
 from vllm_qllm.access.key import is_key, owner
 from vllm_qllm.access.limiter import Limiter
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.roster import NONE, Roster
-from vllm_qllm.access.roster_file import RosterFile
 from vllm_qllm.access.route_kind import shown
 from vllm_qllm.access.table import Table, TableFull
+from vllm_qllm.access.tenants_config import NONE, TenantsConfig
+from vllm_qllm.access.tenants_file import TenantsFile
 from vllm_qllm.config import ConfigError, PriorityConfig
 
 GATEWAY_HEADER = "X-Qllm-Gateway"
@@ -39,39 +39,39 @@ class AccessControl:
         assert config.tenants is not None
         self.path, self.config = config.tenants, config
         self.limiter = Limiter(_table(table_path), [c.name for c in config.classes])
-        self._file = RosterFile(self.path, self._load, self.limiter.count_reload)
+        self._file = TenantsFile(self.path, self._load, self.limiter.count_reload)
 
-    def _load(self) -> Roster:
-        roster = Roster.load(self.path, self.config)
+    def _load(self) -> TenantsConfig:
+        tenants_config = TenantsConfig.load(self.path, self.config)
         try:
-            self.limiter.reserve(roster)
+            self.limiter.reserve(tenants_config)
         except TableFull as error:
             raise ConfigError(f"tenants file {self.path}: {error}") from None
-        return roster
+        return tenants_config
 
     @property
-    def roster(self) -> Roster:
+    def tenants_config(self) -> TenantsConfig:
         """The tenants as they are now."""
         return self._file.current()
 
     @staticmethod
-    def identify(roster: Roster, headers: Headers) -> str | Refusal:
+    def identify(tenants_config: TenantsConfig, headers: Headers) -> str | Refusal:
         """The name of the tenant that sends these headers, or why that is not known.
 
         A gateway proves itself by a secret and names the tenant. Otherwise there must be a key,
         as OpenAI's clients or as Anthropic's send it.
 
         Args:
-            roster: the one that the request is served by; the next may not know the tenant.
+            tenants_config: the one that the request is served by; the next may not know the tenant.
             headers: of the request.
         """
         secret, named = headers.get(GATEWAY_HEADER), headers.get(TENANT_HEADER)
         if secret is not None or named is not None:
-            expected = roster.gateway
+            expected = tenants_config.gateway
             if expected is None or secret is None or not is_key(secret, expected):
                 text = f"{GATEWAY_HEADER} and {TENANT_HEADER} are for a gateway that knows its key"
                 return Refusal("gateway", text)
-            if named not in roster.tenants:
+            if named not in tenants_config.tenants:
                 return Refusal("gateway", f"{TENANT_HEADER} names no tenant of this server")
             return named
         scheme, _, key = headers.get("Authorization", "").partition(" ")
@@ -79,7 +79,7 @@ class AccessControl:
         if not key:
             text = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
             return Refusal("no_key", text)
-        tenant = owner(key, roster.owners)
+        tenant = owner(key, tenants_config.owners)
         return Refusal("unknown_key", "the API key is not known") if tenant is None else tenant
 
     def refused(self, tenant: str | None, refusal: Refusal, route: str, request_id: str) -> None:
@@ -106,7 +106,7 @@ def open_access(config: PriorityConfig, table_path: str | Path | None) -> Access
     global _access
     _access = AccessControl(config, table_path) if config.tenants is not None else None
     if _access is not None:
-        logger.info("%d tenants read from %s.", len(_access.roster.tenants), _access.path)
+        logger.info("%d tenants read from %s.", len(_access.tenants_config.tenants), _access.path)
     return _access
 
 

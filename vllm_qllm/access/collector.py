@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from vllm_qllm.access.access_control import AccessControl, this_access
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, REASONS, REFUSED
-from vllm_qllm.access.roster import NONE
-from vllm_qllm.access.roster_file import LOADED
-from vllm_qllm.access.roster_file import REFUSED as RELOAD_REFUSED
+from vllm_qllm.access.tenants_config import NONE
+from vllm_qllm.access.tenants_file import LOADED
+from vllm_qllm.access.tenants_file import REFUSED as RELOAD_REFUSED
 
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -49,7 +49,7 @@ def _families(access: AccessControl) -> Iterator[Family]:
         "HTTP requests refused, by the class that they asked for.",
         labels=(*USED, "reason"),
     )
-    for tenant in (*access.roster.tenants, NONE):
+    for tenant in (*access.tenants_config.tenants, NONE):
         for cls in (*(c.name for c in access.config.classes), NONE):
             numbers = access.limiter.numbers(tenant, cls)
             if NONE not in (tenant, cls) and (numbers[ADMITTED] or numbers[ACTIVE]):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vllm_qllm.access.refusal import STATUS, Refusal
-from vllm_qllm.access.roster import NONE, Roster
-from vllm_qllm.access.roster_file import OUTCOMES
 from vllm_qllm.access.table import CAPACITY, COUNTS, Table, TableFull
 from vllm_qllm.access.tenant import Limits
+from vllm_qllm.access.tenants_config import NONE, TenantsConfig
+from vllm_qllm.access.tenants_file import OUTCOMES
 from vllm_qllm.config.rule import is_int, show
 
 # Counts of a row: being answered; how many were admitted; and from there on how many were
@@ -68,10 +68,10 @@ class Limiter:
         self._classes = tuple(classes)
         self._clock = clock
 
-    def reserve(self, roster: Roster) -> None:
-        """Make room for all that a roster names.
+    def reserve(self, tenants_config: TenantsConfig) -> None:
+        """Make room for all that a configuration names.
 
-        Names of former rosters make room when it is short, once all of their requests are
+        Names of former ones make room when it is short, once all of their requests are
         answered.
 
         Raises:
@@ -80,13 +80,15 @@ class Limiter:
         names: list[tuple[str, ...]] = [("all", cls) for cls in self._classes]
         names += [("reloads", outcome) for outcome in OUTCOMES]
         used = (*self._classes, NONE)
-        names += [("used", tenant, cls) for tenant in (*roster.tenants, NONE) for cls in used]
+        names += [
+            ("used", tenant, cls) for tenant in (*tenants_config.tenants, NONE) for cls in used
+        ]
         table = self._table
         with table.locked():
             new = sum(table.counts(*name) is None for name in names)
             if new and table.taken() + new > CROWDED * CAPACITY:
                 table.keep(names, lambda row: table.count(row, ACTIVE) > 0)
-                # Before anything is changed: a roster that does not fit leaves the old one whole.
+                # Before anything is changed: one that does not fit leaves the old one whole.
                 new = sum(table.counts(*name) is None for name in names)
                 if table.taken() + new > CAPACITY:
                     raise TableFull(
@@ -112,7 +114,7 @@ class Limiter:
             cls: name of its class.
             weight: number of sequences that it asks for.
             limits: of the tenant in the class.
-            max_in_flight: of the class, see :class:`vllm_qllm.access.roster.Roster`.
+            max_in_flight: of the class, see :class:`vllm_qllm.access.tenants_config.TenantsConfig`.
             held: what the request holds in the class already, when it asks for more.
         """
         if not is_int(weight) or not 1 <= weight <= MAX_SEQUENCES:

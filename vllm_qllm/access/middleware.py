@@ -57,7 +57,7 @@ class AccessMiddleware:
         # A browser's question before the request: it has no key, and gets no answer but headers.
         asks_first = scope.get("method") == "OPTIONS" and not is_served(route)
         if kind_of(route) is RouteKind.OPEN or asks_first:
-            access.roster  # noqa: B018 - a changed file is noticed by probes, too
+            access.tenants_config  # noqa: B018 - a changed file is noticed by probes, too
             await self.app(scope, receive, send)
             return
         await self._guarded(access, route, scope, receive, send)
@@ -67,19 +67,19 @@ class AccessMiddleware:
     ) -> None:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
-        roster = access.roster
+        tenants_config = access.tenants_config
         size = sum(len(name) + len(value) for name, value in scope["headers"])
-        if size > roster.max_header_bytes:
-            text = f"the headers have {size} bytes; allowed: {roster.max_header_bytes}"
+        if size > tenants_config.max_header_bytes:
+            text = f"the headers have {size} bytes; allowed: {tenants_config.max_header_bytes}"
             name: str | Refusal = Refusal("headers", text)
         else:
-            name = access.identify(roster, headers)
+            name = access.identify(tenants_config, headers)
         if isinstance(name, Refusal):
             access.refused(None, name, route, request_id)
             await _answer(name, route, request_id, scope, receive, send)
             return
-        tenant_request = TenantRequest(access, roster, name, route, request_id)
-        body = LimitedBody(receive, roster.max_body_bytes, headers)
+        tenant_request = TenantRequest(access, tenants_config, name, route, request_id)
+        body = LimitedBody(receive, tenants_config.max_body_bytes, headers)
         serving = current_request.set(tenant_request)
         try:
             if (refusal := _before_reading(tenant_request, body)) is not None:

@@ -11,8 +11,8 @@ from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.grant import grant
 from vllm_qllm.access.limiter import Claim
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.roster import Roster
 from vllm_qllm.access.tenant import Tenant
+from vllm_qllm.access.tenants_config import TenantsConfig
 
 # Where a request's ASGI scope holds this.
 SCOPE_KEY = "vllm_qllm.tenant_request"
@@ -23,7 +23,7 @@ class TenantRequest:
 
     Args:
         access: of this process.
-        roster: as it was when the request came; it holds until the request is answered.
+        tenants_config: as it was when the request came; it holds until the request is answered.
         name: of the tenant.
         route: to which the request goes (:func:`vllm_qllm.access.route.route_of`).
         request_id: for the audit line and the answer.
@@ -33,11 +33,16 @@ class TenantRequest:
     """
 
     def __init__(
-        self, access: AccessControl, roster: Roster, name: str, route: str, request_id: str
+        self,
+        access: AccessControl,
+        tenants_config: TenantsConfig,
+        name: str,
+        route: str,
+        request_id: str,
     ) -> None:
-        self._access, self._roster, self.name = access, roster, name
+        self._access, self._tenants_config, self.name = access, tenants_config, name
         self.route, self.request_id = route, request_id
-        self._tenant: Tenant = roster.tenants[name]
+        self._tenant: Tenant = tenants_config.tenants[name]
         self._claim: Claim | None = None
         self._priority: int | None = None
         self._running = 0
@@ -131,7 +136,7 @@ class TenantRequest:
     def _claim_more(self, priority: int, weight: int) -> Refusal | None:
         config = self._access.config
         cls = config.classes[config.level(priority)].name
-        limits, most = self._tenant.classes[cls], self._roster.max_in_flight.get(cls)
+        limits, most = self._tenant.classes[cls], self._tenants_config.max_in_flight.get(cls)
         claim = self._access.limiter.admit(self.name, cls, weight, limits, most, self._claim)
         if isinstance(claim, Refusal):
             return claim

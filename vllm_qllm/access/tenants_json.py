@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_qllm.access.replacement import locked, replace
-from vllm_qllm.access.roster import Roster, text_of
+from vllm_qllm.access.tenants_config import TenantsConfig, text_of
 from vllm_qllm.config import ConfigError, PriorityConfig
 from vllm_qllm.config.priority_class import DEFAULT_CLASSES
 
@@ -30,7 +30,7 @@ class TenantsJson:
 
     def __init__(self, text: str, origin: str, config: PriorityConfig | None = None) -> None:
         self._origin, self._config = origin, config
-        Roster.of_text(text, origin, config)
+        TenantsConfig.of_text(text, origin, config)
         self.data: dict[str, Any] = json.loads(text)
 
     @classmethod
@@ -85,7 +85,7 @@ class TenantsJson:
             ConfigError: no server could use it.
         """
         text = json.dumps(self.data, indent=2) + "\n"
-        Roster.of_text(text, self._origin, self._config)
+        TenantsConfig.of_text(text, self._origin, self._config)
         return text
 
     @property

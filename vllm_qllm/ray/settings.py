@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from vllm_qllm.access.roster import Roster
+from vllm_qllm.access.tenants_config import TenantsConfig
 from vllm_qllm.config import ConfigError, PriorityConfig
 
 # Options of ``vllm serve`` that follow from other fields.
@@ -109,7 +109,7 @@ class Settings(BaseModel):
             raise ConfigError(f"args: {name} is {value}; allowed: {allowed}") from None
         config = settings.priorities
         if config.tenants is not None and Path(config.tenants).exists():
-            Roster.load(config.tenants, config)  # else it is on the replicas' machines only
+            TenantsConfig.load(config.tenants, config)  # else it is on the replicas' machines only
         return settings
 
     @property

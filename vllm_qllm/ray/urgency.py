@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 
 from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.grant import grant
-from vllm_qllm.access.roster import Roster
-from vllm_qllm.access.roster_file import RosterFile
+from vllm_qllm.access.tenants_config import TenantsConfig
+from vllm_qllm.access.tenants_file import TenantsFile
 from vllm_qllm.api.said import ContradictionError, said_in
 from vllm_qllm.config import PriorityConfig
 
@@ -33,19 +33,21 @@ class Urgency:
 
     def __init__(self, config: PriorityConfig) -> None:
         self._config = config
-        self._roster: RosterFile | None = None
+        self._tenants_config: TenantsFile | None = None
         if (path := config.tenants) is not None:
-            self._roster = RosterFile(path, lambda: Roster.load(path, config), lambda _: None)
+            self._tenants_config = TenantsFile(
+                path, lambda: TenantsConfig.load(path, config), lambda _: None
+            )
 
     def level(self, headers: Headers, body: bytes) -> int:
         """Index of the class; that of priority 0 for what cannot be understood."""
         config = self._config
         asked, is_auto = self._asked(headers, body)
-        if self._roster is not None:
-            roster = self._roster.current()
-            name = AccessControl.identify(roster, headers)
+        if self._tenants_config is not None:
+            tenants_config = self._tenants_config.current()
+            name = AccessControl.identify(tenants_config, headers)
             if isinstance(name, str):
-                tenant = roster.tenants[name]
+                tenant = tenants_config.tenants[name]
                 granted = grant(config, tenant, None if is_auto else asked)
                 asked = granted if isinstance(granted, int) else asked
         return config.level(asked or 0)

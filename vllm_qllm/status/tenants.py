@@ -7,7 +7,7 @@ from typing import Any
 
 from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, REASONS, REFUSED
-from vllm_qllm.access.roster import NONE
+from vllm_qllm.access.tenants_config import NONE
 
 MAX_ROWS = 100
 
@@ -18,18 +18,18 @@ def tenants_document(access: AccessControl) -> dict[str, Any]:
     Args:
         access: of this process; its numbers are those of all API servers.
     """
-    roster = access.roster
+    tenants_config = access.tenants_config
     classes = [c.name for c in access.config.classes]
     rows = []
-    for tenant in (*roster.tenants, NONE):
+    for tenant in (*tenants_config.tenants, NONE):
         for cls in (*classes, NONE):
             numbers = access.limiter.numbers(tenant, cls)
             if any((numbers[ADMITTED], numbers[ACTIVE], *numbers[REFUSED:])):
                 rows.append(_row(tenant, cls, numbers))
     rows.sort(key=lambda row: (-row["refused"], -row["in_flight"], -row["requests"]))
     return {
-        "configured": len(roster.tenants),
-        "max_in_flight": dict(roster.max_in_flight),
+        "configured": len(tenants_config.tenants),
+        "max_in_flight": dict(tenants_config.max_in_flight),
         "rows": rows[:MAX_ROWS],
         "left_out": max(0, len(rows) - MAX_ROWS),
     }

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from vllm_qllm.access.key import hash_of
-from vllm_qllm.access.roster import Roster
-from vllm_qllm.access.roster_file import RosterFile
+from vllm_qllm.access.tenants_config import TenantsConfig
+from vllm_qllm.access.tenants_file import TenantsFile
 from vllm_qllm.config import ConfigError, PriorityClass, PriorityConfig
 
 CONFIG = PriorityConfig()
@@ -81,7 +81,7 @@ def test_names_field_value_and_what_is_allowed(
     path = tmp_path / "tenants.json"
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError) as caught:
-        Roster.load(path, CONFIG)
+        TenantsConfig.load(path, CONFIG)
     message = str(caught.value)
     assert str(path) in message and field in message
     assert (value if isinstance(value, str) else repr(value)) in message
@@ -96,7 +96,7 @@ def test_a_key_in_plain_text_is_refused_and_not_shown(tmp_path: Path, data: Any)
     path = tmp_path / "tenants.json"
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError) as caught:
-        Roster.load(path, CONFIG)
+        TenantsConfig.load(path, CONFIG)
     assert KEY not in str(caught.value)
     assert "keys" in str(caught.value) or "gateway" in str(caught.value)
 
@@ -113,7 +113,7 @@ def test_a_key_has_one_owner(tmp_path: Path, data: Any) -> None:
     path = tmp_path / "tenants.json"
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match="twice"):
-        Roster.load(path, CONFIG)
+        TenantsConfig.load(path, CONFIG)
 
 
 def test_a_server_with_a_class_none_has_no_tenants(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_server_with_a_class_none_has_no_tenants(tmp_path: Path) -> None:
     path.write_text(json.dumps(tenant()))
     none = PriorityConfig(classes=(*CONFIG.classes[:1], PriorityClass("none")))
     with pytest.raises(ConfigError, match="has a class 'none'; allowed: other names"):
-        Roster.load(path, none)
+        TenantsConfig.load(path, none)
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ def test_unreadable_files(tmp_path: Path, content: bytes, word: str) -> None:
     path = tmp_path / "tenants.json"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=word):
-        Roster.load(path, CONFIG)
+        TenantsConfig.load(path, CONFIG)
     with pytest.raises(ConfigError, match="nowhere"):
-        Roster.load(tmp_path / "nowhere", CONFIG)
+        TenantsConfig.load(tmp_path / "nowhere", CONFIG)
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
     path, outcomes, now = tmp_path / "tenants.json", [], [0.0]
     reads = 0
 
-    def load() -> Roster:
+    def load() -> TenantsConfig:
         nonlocal reads
         reads += 1
-        return Roster.load(path, CONFIG)
+        return TenantsConfig.load(path, CONFIG)
 
     def write(data: Any) -> None:
         draft = tmp_path / "draft"
@@ -160,7 +160,7 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
         os.replace(draft, path)
 
     write(tenant())
-    file = RosterFile(path, load, outcomes.append, lambda: now[0], interval=1.0)
+    file = TenantsFile(path, load, outcomes.append, lambda: now[0], interval=1.0)
     first = file.current()
     write(tenant(operator=True))
     now[0] = 0.9
@@ -194,7 +194,9 @@ def test_a_volume_of_kubernetes_that_changes_is_noticed(tmp_path: Path) -> None:
 
     project(1, tenant())
     path.symlink_to("..data/tenants.json")
-    file = RosterFile(path, lambda: Roster.load(path, CONFIG), lambda _: None, lambda: now[0])
+    file = TenantsFile(
+        path, lambda: TenantsConfig.load(path, CONFIG), lambda _: None, lambda: now[0]
+    )
     assert not file.current().tenants["a"].operator
     project(2, tenant(operator=True))
     now[0] = 1.0
@@ -223,7 +225,7 @@ def test_nothing_but_a_file_is_read_nor_waited_for(tmp_path: Path) -> None:
     directory.mkdir()
     for path in other_than_files(directory):
         with pytest.raises(ConfigError, match=re.escape(f"tenants file {path}: ")):
-            Roster.load(path, CONFIG)
+            TenantsConfig.load(path, CONFIG)
         with pytest.raises(ConfigError, match=r"cannot read .* allowed: JSON text"):
             PriorityConfig.load(str(path), "strict")
 
@@ -236,8 +238,8 @@ def test_what_comes_in_its_place_is_not_waited_for(
     path.write_text(json.dumps(tenant()))
     directory = tmp_path / "d"
     directory.mkdir()
-    load = lambda: Roster.load(path, CONFIG)  # noqa: E731
-    file = RosterFile(path, load, outcomes.append, lambda: now[0], interval=1.0)
+    load = lambda: TenantsConfig.load(path, CONFIG)  # noqa: E731
+    file = TenantsFile(path, load, outcomes.append, lambda: now[0], interval=1.0)
     first = file.current()
     for other in other_than_files(directory):
         path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vllm_qllm.access.roster import Roster
+from vllm_qllm.access.tenants_config import TenantsConfig
 from vllm_qllm.config import ConfigError
 
 logger = logging.getLogger("vllm.qllm")
@@ -16,8 +16,8 @@ logger = logging.getLogger("vllm.qllm")
 OUTCOMES = LOADED, REFUSED = "loaded", "refused"
 
 
-class RosterFile:
-    """The roster as it is now. A file that cannot be used changes nothing.
+class TenantsFile:
+    """The tenants as they are now. A file that cannot be used changes nothing.
 
     Args:
         path: of the file.
@@ -33,7 +33,7 @@ class RosterFile:
     def __init__(
         self,
         path: str | Path,
-        load: Callable[[], Roster],
+        load: Callable[[], TenantsConfig],
         reloaded: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         interval: float = 1.0,
@@ -42,26 +42,26 @@ class RosterFile:
         self._reloaded, self._clock, self._interval = reloaded, clock, interval
         # Looked at before it is read: what changes between the two is read again.
         self._looked, self._state = clock(), self._stat()
-        self._roster = load()
+        self._tenants_config = load()
 
-    def current(self) -> Roster:
-        """The last roster that could be read."""
+    def current(self) -> TenantsConfig:
+        """The last one that could be read."""
         now = self._clock()
         if now - self._looked < self._interval:
-            return self._roster
+            return self._tenants_config
         self._looked = now
         if (state := self._stat()) == self._state:
-            return self._roster
+            return self._tenants_config
         self._state = state
         try:
-            self._roster = self._load()
+            self._tenants_config = self._load()
         except ConfigError as error:
             logger.error("The tenants stay as they were: %s", error)
             self._reloaded(REFUSED)
         else:
-            logger.info("%d tenants read from %s.", len(self._roster.tenants), self._path)
+            logger.info("%d tenants read from %s.", len(self._tenants_config.tenants), self._path)
             self._reloaded(LOADED)
-        return self._roster
+        return self._tenants_config
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:

@@ -23,7 +23,7 @@ NONE = "none"
 MAX_BYTES = 16 * 2**20
 
 
-class Roster(Record):
+class TenantsConfig(Record):
     """All tenants of a server, and what holds for all of them together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Roster(Record):
         return {key: name for name, tenant in self.tenants.items() for key in tenant.keys}
 
     @classmethod
-    def of_text(cls, text: str, origin: str, config: PriorityConfig | None = None) -> Roster:
+    def of_text(cls, text: str, origin: str, config: PriorityConfig | None = None) -> TenantsConfig:
         """Read and check what a file holds.
 
         Args:
@@ -61,19 +61,21 @@ class Roster(Record):
                 key should be is not shown.
         """
         try:
-            roster = cls.model_validate(json.loads(text, object_pairs_hook=_once))
+            tenants_config = cls.model_validate(json.loads(text, object_pairs_hook=_once))
         except ValidationError as error:
             raise ConfigError(f"{origin}: {_first(error)}") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{origin}: {error}; allowed: a JSON file") from None
-        problems = roster._problems()
-        of_classes = roster._unknown_names() if config is None else roster._unfit_for(config)
+        problems = tenants_config._problems()
+        of_classes = (
+            tenants_config._unknown_names() if config is None else tenants_config._unfit_for(config)
+        )
         for problem in (*problems, *of_classes):
             raise ConfigError(f"{origin}: {problem}")
-        return roster
+        return tenants_config
 
     @classmethod
-    def load(cls, path: str | Path, config: PriorityConfig | None = None) -> Roster:
+    def load(cls, path: str | Path, config: PriorityConfig | None = None) -> TenantsConfig:
         """Read and check a file, as :meth:`of_text`.
 
         Raises:
