@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from vllm_qllm.access.counter_table import CounterTable
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, MAX_RETRY_AFTER, Claim, Limiter
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.table import Table
 from vllm_qllm.access.tenant import Limits
 
 CLASSES = ("urgent", "middle", "idle")
@@ -43,7 +43,7 @@ class Tenants(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.limiter = Limiter(Table(), CLASSES, self.clock)
+        self.limiter = Limiter(CounterTable(), CLASSES, self.clock)
         self.held: list[Claim] = []
         self.admitted: dict[tuple[str, str], deque[tuple[float, int]]] = {}
 
@@ -116,7 +116,7 @@ TestTenants.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 def test_a_clock_that_jumps_gives_nothing_away(jumps: list[float]) -> None:
     """A monotonic clock does not; if one did, a tenant would get no more than its burst again."""
     clock, limits = Clock(), Limits(requests_per_second=1.0, burst=2)
-    limiter = Limiter(Table(), CLASSES, clock)
+    limiter = Limiter(CounterTable(), CLASSES, clock)
     for jump in jumps:
         clock.now += jump
         got = [limiter.admit("a", "idle", 1, limits) for _ in range(4)]
@@ -125,7 +125,7 @@ def test_a_clock_that_jumps_gives_nothing_away(jumps: list[float]) -> None:
 
 def test_retry_after_follows_how_long_answers_take() -> None:
     clock = Clock()
-    limiter, limits = Limiter(Table(), CLASSES, clock), Limits(max_concurrent=2)
+    limiter, limits = Limiter(CounterTable(), CLASSES, clock), Limits(max_concurrent=2)
 
     def wait() -> int | None:
         claims = [limiter.admit("a", "idle", 1, limits) for _ in range(3)]
@@ -145,7 +145,7 @@ def test_retry_after_follows_how_long_answers_take() -> None:
 
 
 def test_a_changed_limit_holds_at_once() -> None:
-    limiter = Limiter(Table(), CLASSES, Clock())
+    limiter = Limiter(CounterTable(), CLASSES, Clock())
     claims = [limiter.admit("a", "idle", 1, Limits(max_concurrent=3)) for _ in range(3)]
     assert isinstance(limiter.admit("a", "idle", 1, Limits(max_concurrent=2)), Refusal)
     assert isinstance(limiter.admit("a", "idle", 1, Limits(max_concurrent=4)), Claim)
@@ -156,7 +156,7 @@ def test_a_changed_limit_holds_at_once() -> None:
 
 
 def _take(path: str, start: Any, results: Any) -> None:
-    limiter, limits = Limiter(Table(path), CLASSES), Limits(max_concurrent=10**6)
+    limiter, limits = Limiter(CounterTable(path), CLASSES), Limits(max_concurrent=10**6)
     start.wait()  # all at once, so that they would step on each other's numbers
     for _ in range(4000):
         claim = limiter.admit("a", "idle", 1, limits)
@@ -176,7 +176,7 @@ def test_processes_share_one_limit(tmp_path: Path) -> None:
     held = sum(results.get(timeout=60) for _ in started)
     for process in started:
         process.join()
-    numbers = Limiter(Table(path), CLASSES).numbers("a", "idle")
+    numbers = Limiter(CounterTable(path), CLASSES).numbers("a", "idle")
     assert (numbers[ACTIVE], numbers[ADMITTED]) == (held, 15_000)
 
 
@@ -192,7 +192,7 @@ anything = (
 
 @given(st.lists(st.tuples(anything, st.sampled_from(CLASSES), st.booleans()), max_size=30))
 def test_whatever_comes_counts_return_to_zero_and_are_integers(asked: list[Any]) -> None:
-    limiter, held = Limiter(Table(), CLASSES, Clock()), []
+    limiter, held = Limiter(CounterTable(), CLASSES, Clock()), []
     base = limiter.admit("a", "idle", 5, Limits())
     assert isinstance(base, Claim)
     for weight, cls, leaves in asked:
@@ -213,7 +213,7 @@ def test_whatever_comes_counts_return_to_zero_and_are_integers(asked: list[Any])
 
 
 def test_a_request_may_come_to_hold_more() -> None:
-    limiter, limits = Limiter(Table(), CLASSES, Clock()), Limits(max_concurrent=3)
+    limiter, limits = Limiter(CounterTable(), CLASSES, Clock()), Limits(max_concurrent=3)
     first = limiter.admit("a", "idle", 1, limits)
     assert isinstance(first, Claim)
     more = limiter.admit("a", "idle", 2, limits, held=first)
@@ -228,7 +228,10 @@ def test_a_request_may_come_to_hold_more() -> None:
 
 def test_a_rate_of_next_to_nothing_is_a_rate() -> None:
     for rate in (5e-324, 1e-300, 1e-9):
-        limiter, limits = Limiter(Table(), CLASSES, Clock()), Limits(requests_per_second=rate)
+        limiter, limits = (
+            Limiter(CounterTable(), CLASSES, Clock()),
+            Limits(requests_per_second=rate),
+        )
         assert isinstance(limiter.admit("a", "idle", 1, limits), Claim)
         refused = limiter.admit("a", "idle", 1, limits)
         assert isinstance(refused, Refusal) and refused.retry_after == 365 * 86_400
@@ -239,7 +242,7 @@ def test_who_comes_when_it_was_told_to_is_admitted_whatever_the_clock_rounds() -
     for start in range(1000):
         clock = Clock()
         clock.now += start * 0.123456789
-        limiter = Limiter(Table(), CLASSES, clock)
+        limiter = Limiter(CounterTable(), CLASSES, clock)
         assert isinstance(limiter.admit("a", "middle", 4, limits), Claim)
         told = limiter.admit("a", "middle", 4, limits)
         assert isinstance(told, Refusal) and told.retry_after is not None

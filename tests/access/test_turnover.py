@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.access.access_controls import config_with
-from vllm_qllm.access import collector, table
+from vllm_qllm.access import collector, counter_table
 from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.collector import AccessCollector
+from vllm_qllm.access.counter_table import CounterTable
 from vllm_qllm.access.key import hash_of
 from vllm_qllm.access.limiter import ACTIVE, ADMITTED, Claim, Limiter
 from vllm_qllm.access.refusal import Refusal
-from vllm_qllm.access.table import Table
 from vllm_qllm.access.tenant import Limits
 from vllm_qllm.access.tenants_config import MAX_TENANTS, TenantsConfig
 from vllm_qllm.status.tenants import tenants_document
@@ -74,9 +74,9 @@ def test_all_tenants_are_replaced_many_times(
 
 def test_a_full_table_refuses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each place is one of a tenant that is gone and has a request that is not answered yet."""
-    monkeypatch.setattr(table, "CAPACITY", 40)
+    monkeypatch.setattr(counter_table, "CAPACITY", 40)
     monkeypatch.setattr("vllm_qllm.access.limiter.CAPACITY", 40)
-    limiter = Limiter(Table(), CLASSES)
+    limiter = Limiter(CounterTable(), CLASSES)
 
     def tenants_config(generation: int, number: int) -> TenantsConfig:
         return TenantsConfig.model_validate({"tenants": tenants(generation, number)})
@@ -86,7 +86,7 @@ def test_a_full_table_refuses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     for i in range(5):
         claims += [limiter.admit(f"t0-{i}", cls, 1, LIMITS) for cls in CLASSES]
     assert all(isinstance(claim, Claim) for claim in claims)
-    with pytest.raises(table.TableFull, match="gone"):
+    with pytest.raises(counter_table.TableFull, match="gone"):
         limiter.reserve(tenants_config(1, 5))
     # 15 rows are busy, and what was given up is there again when it is needed.
     more = [limiter.admit(f"x{i}", "batch", 1, LIMITS) for i in range(60)]

@@ -9,11 +9,11 @@ from pathlib import Path
 from starlette.datastructures import Headers
 
 from vllm_qllm.access import audit
+from vllm_qllm.access.counter_table import CounterTable, TableFull
 from vllm_qllm.access.key import is_key, owner
 from vllm_qllm.access.limiter import Limiter
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route_kind import shown
-from vllm_qllm.access.table import Table, TableFull
 from vllm_qllm.access.tenants_config import NONE, TenantsConfig
 from vllm_qllm.access.tenants_file import TenantsFile
 from vllm_qllm.config import ConfigError, PriorityConfig
@@ -89,13 +89,13 @@ class AccessControl:
         audit.write(name, refusal, shown(route), request_id)
 
 
-def _table(path: str | Path | None) -> Table:
+def _table(path: str | Path | None) -> CounterTable:
     try:
-        return Table(path)
+        return CounterTable(path)
     except OSError as error:
         # As with metrics: a full disk may not cost the service.
         logger.warning("Limits of tenants hold in each API server for itself: %s.", error)
-        return Table()
+        return CounterTable()
 
 
 _access: AccessControl | None = None

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vllm_qllm.access.counter_table import CAPACITY, COUNTS, CounterTable, TableFull
 from vllm_qllm.access.refusal import STATUS, Refusal
-from vllm_qllm.access.table import CAPACITY, COUNTS, Table, TableFull
 from vllm_qllm.access.tenant import Limits
 from vllm_qllm.access.tenants_config import NONE, TenantsConfig
 from vllm_qllm.access.tenants_file import OUTCOMES
@@ -62,7 +62,10 @@ class Limiter:
     """
 
     def __init__(
-        self, table: Table, classes: Sequence[str], clock: Callable[[], float] = time.monotonic
+        self,
+        table: CounterTable,
+        classes: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._classes = tuple(classes)

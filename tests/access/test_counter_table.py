@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_qllm.access import table as module
-from vllm_qllm.access.table import COUNTS, Table, TableFull
+from vllm_qllm.access import counter_table as module
+from vllm_qllm.access.counter_table import COUNTS, CounterTable, TableFull
 
 
 def test_rows_are_found_again_and_apart(tmp_path: Path) -> None:
-    first, second = Table(tmp_path / "table"), Table(tmp_path / "table")
+    first, second = CounterTable(tmp_path / "table"), CounterTable(tmp_path / "table")
     names = [("a", str(n)) for n in range(3000)]
     for index, name in enumerate(names):
         with first.locked():
@@ -34,7 +34,7 @@ def test_rows_are_found_again_and_apart(tmp_path: Path) -> None:
 
 def test_it_is_shared_when_its_name_is_gone(tmp_path: Path) -> None:
     """As when somebody cleans the directory of temporary files."""
-    first, second = Table(tmp_path / "table"), Table(tmp_path / "table")
+    first, second = CounterTable(tmp_path / "table"), CounterTable(tmp_path / "table")
     (tmp_path / "table").unlink()
     with first.locked():
         first.add(first.row("a"), 2, 5)
@@ -45,7 +45,7 @@ def test_it_is_shared_when_its_name_is_gone(tmp_path: Path) -> None:
 
 def test_a_full_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CAPACITY", 4)
-    table = Table()
+    table = CounterTable()
     for name in "abcd":
         table.row(name)
     with pytest.raises(TableFull, match="all 4 rows"):
@@ -65,7 +65,7 @@ def test_rows_that_are_given_up_leave_the_others_as_they_are(
     """In a table that is full, where rows are far from where their names would have them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CAPACITY", len({name for name, _ in names}))
-        table, other = Table(), {}
+        table, other = CounterTable(), {}
         for name, number in names:
             table.add(table.row(name), 5, number)
             table.set_measure(table.row(name), 1, 0.5)
@@ -81,7 +81,7 @@ def test_rows_that_are_given_up_leave_the_others_as_they_are(
         assert number_of_new_rows(table) == len(other) - len(stay)
 
 
-def number_of_new_rows(table: Table) -> int:
+def number_of_new_rows(table: CounterTable) -> int:
     for number in itertools.count():
         try:
             table.row("new", str(number))
@@ -92,7 +92,7 @@ def number_of_new_rows(table: Table) -> int:
 
 def test_threads_of_one_process_do_not_step_on_each_other(tmp_path: Path) -> None:
     """A lock on a file is the process's: alone it would not keep a second thread out."""
-    table = Table(tmp_path / "table")
+    table = CounterTable(tmp_path / "table")
     entered, left = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -26,7 +26,7 @@ class TableFull(RuntimeError):
     """All rows are taken."""
 
 
-class Table:
+class CounterTable:
     """Rows of integers and of floats, all 0 at first.
 
     Several processes may map one file. Whoever reads numbers to decide on changing them holds
