@@ -122,18 +122,16 @@ lint lint-quick:
 	@.lint/bin/python -m pip --disable-pip-version-check install -q -r requirements/lint.in -c $(LOCK)
 	@touch $@
 
-# From the source distribution, as who has no wheel does. Where make setup was run, also with vLLM.
-dist: .dist/installed
+# The wheel from the source distribution, as who has no wheel does. The tools are installed anew, for
+# PYTHON may be another. Where make setup was run for that Python, the result is tried with vLLM, too.
+dist:
 	rm -rf dist
+	@$(PYTHON) -m venv --clear .dist
+	@.dist/bin/python -m pip --disable-pip-version-check install -q --no-deps -r requirements/dist.lock
 	.dist/bin/python -m build --quiet --outdir dist .
 	.dist/bin/python -m build --quiet --outdir dist --sdist csrc
 	.dist/bin/twine check --strict dist/*
 	.dist/bin/python tests/clean_install.py dist $(wildcard $(VENV))
-
-.dist/installed: requirements/dist.lock
-	@$(PYTHON) -m venv --clear .dist
-	@.dist/bin/python -m pip --disable-pip-version-check install -q --no-deps -r requirements/dist.lock
-	@touch $@
 
 # It needs no vLLM: what it reads is unpacked, not installed. That something differs is no failure.
 contract-newest:
