@@ -28,14 +28,14 @@ def classes(number: int) -> list[dict[str, Any]]:
 class Load:
     """Urgent work that never ends, and a few requests of the least urgent class.
 
-    As many urgent requests as there are ``slots`` for them, of ``each`` blocks at most: what they
-    leave free at any time is room enough for every other request alone, but not beside the reserve.
+    Urgent requests overlap: one comes when another is about to end, so that the others are never
+    alone. What they leave free is room for each of the others, but often not beside the reserve.
 
     Args:
         bare: the scheduler.
         rng: draws the sizes.
         level: of the less urgent requests; all that are more urgent never end.
-        slots: urgent requests at a time.
+        slots: urgent requests at a time; twice as many while they take turns.
         each: blocks that one of them holds at most.
     """
 
@@ -61,10 +61,11 @@ class Load:
 
     def press(self) -> None:
         """Keep the urgent classes at work."""
-        running = [n for n in self.bare.scheduler.requests if n not in self.late]
-        for _ in range(self._slots - len(running)):
-            total = self._rng.randint(2, self._each * self.bare.size)
-            output = self._rng.randint(1, min(5, total - 1))
+        urgent = [r for name, r in self.bare.scheduler.requests.items() if name not in self.late]
+        lasting = [r for r in urgent if r.max_tokens - r.num_output_tokens > 1]
+        for _ in range(self._slots - len(lasting)):
+            total = self._rng.randint(3, self._each * self.bare.size)
+            output = self._rng.randint(2, min(6, total - 1))
             self._number += 1
             priority = self._rng.randrange(self._level)
             self.bare.add(
@@ -85,12 +86,12 @@ class Load:
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from([1, 4, 16]),
-    blocks=st.integers(8, 30),
+    blocks=st.integers(14, 40),
     reserved=st.sampled_from([0.05, 0.2, 0.4, 0.5]),
     tokens=st.integers(8, 64),
     number=st.integers(2, 4),
     level=st.integers(1, 3),
-    slots=st.integers(1, 3),
+    slots=st.integers(1, 2),
     requests=st.integers(1, 4),
 )
 def test_what_fits_beside_urgent_work_is_let_in(
@@ -109,11 +110,12 @@ def test_what_fits_beside_urgent_work_is_let_in(
     """In so many slices as all of them take; without the reserve none would take longer."""
     rng, clock.now = random.Random(seed), 1000.0
     level = min(level, number - 1)
-    least = 2 if size == 1 else 1
-    each = rng.randint(least, max(least, (blocks - 2) // slots))
+    least = 3 if size == 1 else 1
+    each = rng.randint(least, max(least, (blocks - 2) // (2 * slots)))
+    room = blocks - 2 * slots * each
     bare = make(
         blocks=blocks,
-        seqs=slots + 1,
+        seqs=2 * slots + 1,
         tokens=tokens,
         size=size,
         classes=classes(number),
@@ -122,9 +124,9 @@ def test_what_fits_beside_urgent_work_is_let_in(
     )
     load = Load(bare, rng, level, slots, each)
     for _ in range(requests):
-        load.ask(blocks - slots * each, tokens)
+        load.ask(room, tokens)
     kept = int(reserved * (blocks + 1))
-    event("needs the reserve" if load.needed + kept > blocks - slots * each else "fits beside it")
+    event("needs the reserve" if load.needed + kept > room else "fits beside it")
     # Each of their steps in a slice of its own, over again for each loss, and for every class.
     slices = load.steps * (1 + LOSSES) * level + requests
     longest = slices * (WAIT + number * (SLICE + 2 * STEP))
