@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM's endpoint plugins add to this server: routes below ``/qllm/``, and names of tiers."""
+"""What vLLM's endpoint plugins add to this server: routes below ``/qllm/``, and middleware."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def endpoints() -> list[Any]:
     if prepared is None:
         return []
     from vllm_qllm.api.handlers import Handlers
+    from vllm_qllm.api.scrape import ScrapeEndpoint
     from vllm_qllm.api.tier_names import TierNamesEndpoint
     from vllm_qllm.intake.endpoint import IntakeEndpoint
     from vllm_qllm.status.endpoint import StatusEndpoint
     from vllm_qllm.timeline.endpoint import TimelineEndpoint
 
     # What comes later stands before it: a body is counted before its tier is looked for.
-    found: list[Any] = [TierNamesEndpoint(), IntakeEndpoint(), Handlers()]
+    found: list[Any] = [ScrapeEndpoint(), TierNamesEndpoint(), IntakeEndpoint(), Handlers()]
     found.append(StatusEndpoint(prepared.prefix))
     if prepared.timeline:
         found.append(TimelineEndpoint(prepared.prefix))

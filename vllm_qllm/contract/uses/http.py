@@ -246,7 +246,7 @@ METRICS = (
         body(
             "attach_router",
             "api.exposition:with_priority_metrics",
-            "Asks for the registry once, for /metrics.",
+            "Asks for the registry once, for /metrics, which shows all of it as text.",
         ),
     ),
     *uses(
