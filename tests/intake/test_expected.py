@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from vllm.entrypoints.serve.engine.serving import BaseServing
 
 from tests.access.access_controls import CLASSES, config_with, tenant_request
-from tests.access.test_door import in_the_text
+from tests.access.test_route_kind import in_the_text
 from tests.api.test_handlers import SETTLED, subclasses
 from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.route_kind import KINDS, RouteKind
@@ -34,7 +34,7 @@ NO_HEADERS = Headers({})
 def test_a_route_that_generates_has_the_class_of_who_asks_and_no_other_has_one(
     route: str, tmp_path: Path
 ) -> None:
-    """The routes listed are all that vLLM has: tests/access/test_door.py."""
+    """The routes listed are all that vLLM has: tests/access/test_route_kind.py."""
     tenants = {"chat": {"classes": {"chat": {}}}, "batch": {"classes": {"batch": {}}}}
     access = AccessControl(config_with(tmp_path, tenants), None)
     found = {"": expected_level(CONFIG, route, None, NO_HEADERS, b"")}
