@@ -28,6 +28,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from vllm_qllm.engine.scheduler import PriorityScheduler
 from vllm_qllm.engine.step import Step
+from vllm_qllm.execution.protocol import BEFORE_ATTENTION, Place
 from vllm_qllm.policy import Resume, Run
 
 LS, BE = 0, 1
@@ -181,19 +182,15 @@ class BareScheduler:
         step = self.step_in_flight
         assert step.suspendable, f"{step} cannot be suspended"
         self.clock.now += ran
-        step.suspend(self.clock.now, yield_point=1)
-        self.scheduler.load.ended(self.clock.now)
+        self.scheduler.suspend(Place(0, BEFORE_ATTENTION), yield_point=1, by=None)
 
     def resume(self) -> None:
         """The innermost suspended step runs again."""
-        self.step_in_flight.resume(self.clock.now)
-        charged = self.step_in_flight.protected
-        self.scheduler.load.started(self.step_in_flight, self.clock.now, charged)
+        self.scheduler.resume(Resume(budget=1.0, protected=self.step_in_flight.protected))
 
     def give_up(self) -> None:
         """The innermost suspended step ends where it stands."""
-        self.resume()
-        self.scheduler.abandonment.give_up(self.step_in_flight)
+        self.scheduler.resume(None)
 
     def write(self, output: SchedulerOutput) -> None:
         """Note what a step writes, and check that it reads what was computed of its requests.
@@ -269,7 +266,7 @@ class BareScheduler:
     @property
     def step_in_flight(self) -> Step:
         """The innermost step."""
-        return self.scheduler.in_flight[-1]
+        return self.scheduler.flight.last
 
     @property
     def abandoned(self) -> bool:
@@ -297,19 +294,19 @@ class BareScheduler:
     def check(self) -> None:
         """What must hold at any time, whatever happened."""
         scheduler = self.scheduler
-        *outer, inner = scheduler.in_flight or [None]
+        *outer, inner = scheduler.flight or [None]
         # A request is in one place.
         places = Counter(
             r.request_id
             for r in (*scheduler.running, *scheduler.waiting, *scheduler.kv_holding_waiting)
         )
         assert places == Counter(scheduler.requests.keys())
-        in_steps = Counter(name for step in scheduler.in_flight for name in step.request_ids)
+        in_steps = Counter(name for step in scheduler.flight for name in step.request_ids)
         assert all(n == 1 for n in in_steps.values()), in_steps
         # Nobody else writes into blocks of a suspended step, or reads what it has not written.
         if inner is not None:
             newly = {r for r in inner.request_ids if r in scheduler.requests}
-            written = scheduler.kv_guard.written_by(
+            written = scheduler.blocks.written_by(
                 [scheduler.requests[r] for r in newly], dict(inner.request_ids)
             )
             used = {b for name in newly for b in self.blocks_of(name)}
@@ -330,10 +327,10 @@ class BareScheduler:
     def assert_idle(self) -> None:
         """Nothing is left of any request."""
         scheduler = self.scheduler
-        assert not scheduler.requests and not scheduler.running and not scheduler.in_flight
+        assert not scheduler.requests and not scheduler.running and not scheduler.flight
         assert not scheduler.waiting and not scheduler.kv_holding_waiting
         assert not scheduler.deferred_waiting and not scheduler._inflight_prefills
-        assert not scheduler._held
+        assert not scheduler.by_class.held
         assert self.free == self.blocks
         assert not any(c.has_work for c in scheduler.view(self.clock.now).classes)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,9 @@ def scheduler_config(tiny_model: Path) -> Any:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Virtual time for the whole of ``vllm_qllm.engine``."""
-    import vllm_qllm.engine.load
-    import vllm_qllm.engine.scheduler
-
     clock = Clock()
-    for module in (vllm_qllm.engine.scheduler, vllm_qllm.engine.load):
-        if isinstance(getattr(module, "time", None), types.ModuleType):
-            monkeypatch.setattr(module, "time", clock)
+    for name in ("scheduler", "requests", "progress", "accounting"):
+        monkeypatch.setattr(f"vllm_qllm.engine.{name}.time", clock)
     return clock
 
 

@@ -87,7 +87,7 @@ def test_what_another_of_its_requests_hit_is_computed_again(engine_for: EngineFo
 
     def arrive_and_abort() -> None:
         nonlocal urgent
-        step = engine.core.scheduler.suspended[-1]
+        step = engine.core.scheduler.flight.suspended[-1]
         assert step.request_ids == {gone: 200, other: 8}, "it counts six blocks as computed"
         urgent = engine.add(URGENT, 4, LS)
         engine.abort(gone)
@@ -112,7 +112,7 @@ def test_one_level_after_the_other(engine_for: EngineFor) -> None:
     depths = []
 
     def arrive() -> None:
-        depths.append(len(engine.core.scheduler.suspended))
+        depths.append(len(engine.core.scheduler.flight.suspended))
         for priority, depth in ((10, 1), (0, 2)):
             if depths[-1] == depth and priority not in ids:
                 ids[priority] = engine.add(prompts[priority], 3, priority)

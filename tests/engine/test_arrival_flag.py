@@ -33,7 +33,7 @@ def suspensions(engine: ScriptedEngine, urgent_tokens: int) -> list[int]:
     seen: list[int] = []
 
     def on_suspended() -> None:
-        step = engine.core.scheduler.suspended[-1]
+        step = engine.core.scheduler.flight.suspended[-1]
         if not seen or seen[-1] != step.yield_point:
             seen.append(step.yield_point)
         if len(engine.results) == 1:
@@ -64,7 +64,7 @@ def test_arrivals_do_not_cut_a_slice_short(engine_for: EngineFor, again: bool) -
     controller = engine.core.priority_controller
 
     def arrive(yield_point: int) -> None:
-        if engine.core.scheduler.in_flight[-1].level and (again or yield_point == 1):
+        if engine.core.scheduler.flight.last.level and (again or yield_point == 1):
             controller._arrived(LS)
 
     inside_the_forward(engine, arrive)

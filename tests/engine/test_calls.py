@@ -351,7 +351,7 @@ def test_no_call_changes_a_token(
         engine.step()
         engine.need = Need.NOTHING
         while waits:
-            assert not core.scheduler.in_flight
+            assert not core.scheduler.flight
             answer(waits.pop())
             core.resume_scheduler()
     assert next(given, None) is None, "it was called"

@@ -17,7 +17,7 @@ def test_steps_suspend_inside_compiled_graphs(engine_for: EngineFor) -> None:
     seen: list[int] = []
 
     def arrive() -> None:
-        seen.append(engine.core.scheduler.suspended[-1].yield_point)
+        seen.append(engine.core.scheduler.flight.suspended[-1].yield_point)
         if len(seen) == 2:
             ids.append(engine.add(short, 6, LS))
 

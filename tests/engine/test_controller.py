@@ -138,7 +138,7 @@ def test_a_step_looks_again_for_blocked_requests_unless_it_is_protected(
     driver.start(Run(1))
     assert driver.suspend() is None
     # As if one urgent request, which is not counted as work, waited for its grammar.
-    monkeypatch.setattr(type(bare.scheduler.load), "compiling", lambda meter, level: True)
+    monkeypatch.setattr(type(bare.scheduler.census), "compiling", lambda census, level: True)
     bare.add("l1", LS, 16, out=9)
     bare.add("l2", LS, 16, out=1)
     driver.took = 2.1

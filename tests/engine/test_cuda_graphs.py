@@ -35,5 +35,5 @@ def test_only_steps_beyond_that_are_suspendable(make: Make, tokens: int, suspend
     bare = make()
     bare.scheduler._captured_tokens = 16
     play(bare, [add("b1", BE, tokens, out=1), begin(b1=tokens)])
-    (of,) = bare.scheduler.in_flight
+    (of,) = bare.scheduler.flight
     assert (of.suspendable, of.lane) == (suspendable, int(suspendable))

@@ -497,7 +497,7 @@ def test_what_unused_outputs_announce_is_announced(make: Make) -> None:
     assert output.finished_req_ids == {"x3"}
     assert output.preempted_req_ids == {"x1", "x2"}
     assert output.free_encoder_mm_hashes == ["image"]
-    assert len(scheduler.in_flight) == 1
+    assert len(scheduler.flight) == 1
     # Once is enough.
     play(bare, [end(), begin(x1=1, x2=1)])
     output = bare.outputs[-1]

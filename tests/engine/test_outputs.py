@@ -44,9 +44,9 @@ def test_two_steps_in_flight_complete_in_the_order_in_which_they_began(make: Mak
     first, second = scheduler.schedule(), scheduler.schedule()
     assert [o.num_scheduled_tokens for o in (first, second)] == [{"a": 64}, {"a": 36}]
     scheduler.update_from_output(first, result(first))
-    assert [step.output for step in scheduler.in_flight] == [second]
+    assert [step.output for step in scheduler.flight] == [second]
     scheduler.update_from_output(second, result(second, 7))
-    assert not scheduler.in_flight and list(request.output_token_ids) == [7]
+    assert not scheduler.flight and list(request.output_token_ids) == [7]
     assert not scheduler.requests
 
 
@@ -76,7 +76,7 @@ def test_one_that_lost_its_blocks_while_its_step_ran_keeps_the_token(make: Make)
     scheduler.update_from_output(second, result(second, 42))
     assert list(other.output_token_ids) == [42]
     scheduler.update_from_output(third, result(third, 8))
-    assert list(one.output_token_ids) == [7, 8] and not scheduler.in_flight
+    assert list(one.output_token_ids) == [7, 8] and not scheduler.flight
 
 
 def test_a_stop_token_ends_a_request_whatever_made_the_step(make: Make) -> None:

@@ -111,11 +111,11 @@ class RandomLoad:
         """What must hold of every single step."""
         bare = self.bare
         scheduler = bare.scheduler
-        self.depths.add(len(scheduler.in_flight))
+        self.depths.add(len(scheduler.flight))
         assert len(scheduled) <= scheduler.max_num_running_reqs
         assert sum(scheduled.values()) <= scheduler.max_num_scheduled_tokens
-        levels = {name: scheduler.level(bare.requests[name]) for name in scheduled}
-        outer = scheduler.suspended
+        levels = {name: scheduler.by_class.level(bare.requests[name]) for name in scheduled}
+        outer = scheduler.flight.suspended
         if not scheduled:
             return
         if outer:

@@ -21,7 +21,7 @@ def test_a_hit_on_half_written_blocks_is_refused(engine_for: EngineFor, window: 
     added: list[str] = []
 
     def arrive() -> None:
-        step = engine.core.scheduler.suspended[-1]
+        step = engine.core.scheduler.flight.suspended[-1]
         # In the second chunk of the prompt, two layers of four written.
         if not added and step.request_ids.get(slow) == 144 and step.yield_point == 2:
             added.append(engine.add(urgent, 8, LS))

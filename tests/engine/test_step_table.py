@@ -559,7 +559,7 @@ def test_steps_in_flight_have_a_lane_each(make: Make) -> None:
     for name, priority in (("x", BATCH), ("a", AGENT), ("l", LS)):
         bare.add(name, priority, 16)
         bare.begin()
-        lanes = [one.lane for one in bare.scheduler.in_flight]
+        lanes = [one.lane for one in bare.scheduler.flight]
         assert len(set(lanes)) == len(lanes)
         if priority != LS:
             bare.suspend()

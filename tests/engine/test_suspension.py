@@ -123,7 +123,7 @@ def test_three_classes_nest_two_deep(engine_for: EngineFor) -> None:
     depths = []
 
     def arrive() -> None:
-        depth = len(engine.core.scheduler.suspended)
+        depth = len(engine.core.scheduler.flight.suspended)
         depths.append(depth)
         if depth == 1 and 10 not in ids:
             ids[10] = engine.add(prompts[10], 5, 10)

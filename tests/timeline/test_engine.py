@@ -101,7 +101,7 @@ def test_the_trace_nests_as_the_steps_did(engine_for: EngineFor) -> None:
     ids: dict[int, str] = {}
 
     def arrive() -> None:
-        depth = len(engine.core.scheduler.suspended)
+        depth = len(engine.core.scheduler.flight.suspended)
         for priority, at in ((10, 1), (0, 2)):
             if depth == at and priority not in ids:
                 ids[priority] = engine.add(prompt(at, 100), 3, priority)

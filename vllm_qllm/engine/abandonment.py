@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from typing import TYPE_CHECKING
-
 from vllm.v1.request import Request, RequestStatus
 
-from vllm_qllm.engine.load import is_decoding
+from vllm_qllm.engine.accounting import Accounting
+from vllm_qllm.engine.blocks import Blocks
+from vllm_qllm.engine.census import is_decoding
+from vllm_qllm.engine.flight import Flight
+from vllm_qllm.engine.requests import Requests
 from vllm_qllm.engine.step import Step
-
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.victims import Victims
 
 
 class Abandonment:
@@ -23,22 +21,36 @@ class Abandonment:
     cannot, because its step would go on writing them. Letting that step end first would make the
     urgent request wait for all of it. So the step is given up where it stands: its requests are
     held back like all others, as if they had never been in it, and what is lost is its work.
+
+    In order: ``begin`` and ``note`` while a step is put together; ``wanted``, and ``give_up``,
+    while one is suspended; ``ending`` and ``ended`` around vLLM's own end of the step.
+
+    Args:
+        requests, flight, blocks, victims, accounting: of the scheduler.
     """
 
-    def __init__(self, scheduler: PriorityScheduler) -> None:
-        self._scheduler = scheduler
-        self._manager = scheduler.kv_cache_manager
+    def __init__(
+        self,
+        requests: Requests,
+        flight: Flight,
+        blocks: Blocks,
+        victims: Victims,
+        accounting: Accounting,
+    ) -> None:
+        self._requests = requests
+        self._flight = flight
+        self._blocks = blocks
+        self._victims = victims
+        self._accounting = accounting
         # Requests that the last ``schedule()`` left without blocks, and that would find them.
         self._lacking: set[str] = set()
-        # How many steps of each request have been given up.
-        self._times: Counter[str] = Counter()
 
     # -- whether -------------------------------------------------------------------------------
 
     @property
     def wanted(self) -> bool:
         """Whether a request waits for blocks that giving up suspended steps would leave it."""
-        return not self._lacking.isdisjoint(self._scheduler.requests)
+        return any(self._requests.known(request_id) for request_id in self._lacking)
 
     def begin(self) -> None:
         """Before ``schedule()``: who lacks blocks is to be seen."""
@@ -57,12 +69,11 @@ class Abandonment:
         A step ends before the one that it runs on top of, so the first that may not be given up
         protects all below it.
         """
-        scheduler = self._scheduler
         found: list[Request] = []
-        for step in reversed(scheduler.suspended):
-            requests = self._requests(step)
+        for step in reversed(self._flight.suspended):
+            requests = self._members(step)
             may_end = step.level > level and not step.restoring
-            if not may_end or not all(map(self._may_lose, requests)):
+            if not may_end or not all(map(self._victims.may_lose_step, requests)):
                 break
             found += requests
         return found
@@ -77,25 +88,16 @@ class Abandonment:
         """
         if step.restoring:
             return False
-        return not losing or all(map(self._may_lose, self._requests(step)))
+        return not losing or all(map(self._victims.may_lose_step, self._members(step)))
 
     def unwanted(self, step: Step) -> bool:
         """Whether nobody waits for a suspended step: its requests have all been aborted."""
         aborted = {request_id for request_id, _ in step.pending_aborts}
         return not step.restoring and step.request_ids.keys() <= aborted
 
-    def _requests(self, step: Step) -> list[Request]:
-        known = self._scheduler.requests
-        return [known[request_id] for request_id in step.request_ids if request_id in known]
-
-    def _may_lose(self, request: Request) -> bool:
-        """Whether a request may lose the work of one more step, and then its blocks."""
-        most = self._scheduler.priority_config.max_preemptions
-        return self._scheduler.may_lose(request) and self._times[request.request_id] < most
-
-    def finished(self, request: Request) -> None:
-        """Forget a request."""
-        self._times.pop(request.request_id, None)
+    def _members(self, step: Step) -> list[Request]:
+        found = map(self._requests.known, step.request_ids)
+        return [request for request in found if request is not None]
 
     # -- how -----------------------------------------------------------------------------------
 
@@ -103,7 +105,8 @@ class Abandonment:
         """Let the step that was suspended last end where it stands."""
         step.abandoned = True
         self._lacking.clear()
-        self._times.update(step.request_ids.keys())
+        for request_id in step.request_ids:
+            self._victims.lost_step(request_id)
 
     def ending(self, step: Step) -> dict[str, int]:
         """Before vLLM applies the results of a step that was given up: it has none.
@@ -112,20 +115,18 @@ class Abandonment:
             Tokens that each of its requests had computed before it.
         """
         # vLLM has registered the hashes of blocks that are never written now.
-        self._manager.evict_blocks(set(step.unwritten_blocks))
-        scheduler = self._scheduler
+        self._blocks.forget(step.unwritten_blocks)
         computed = {}
-        for request_id, tokens in step.request_ids.items():
-            request = scheduler.requests.get(request_id)
-            if request is not None:
-                scheduler.accounting.abandoned(request, tokens)
-                computed[request_id] = request.num_computed_tokens - tokens
+        for request in self._members(step):
+            tokens = step.request_ids[request.request_id]
+            self._accounting.abandoned(self._requests.level(request), tokens)
+            computed[request.request_id] = request.num_computed_tokens - tokens
         return computed
 
     def ended(self, step: Step, computed: dict[str, int]) -> None:
         """After that: take back the tokens that vLLM counts as computed since the step began."""
         for request_id, before in computed.items():
-            request = self._scheduler.requests.get(request_id)
+            request = self._requests.known(request_id)
             if request is None:
                 continue
             request.num_computed_tokens = min(request.num_computed_tokens, before)
@@ -137,18 +138,7 @@ class Abandonment:
 
         vLLM lets a request hit blocks that another one of the same step computes.
         """
-        scheduler = self._scheduler
-        before = valid = request.num_computed_tokens
-        for manager, blocks in zip(
-            self._manager.coordinator.single_type_managers,
-            self._manager.get_block_ids(request.request_id),
-            strict=True,
-        ):
-            size = manager.block_size
-            for i, block in enumerate(blocks[: before // size]):
-                if block in step.unwritten_blocks:
-                    valid = min(valid, i * size)
-        if valid < before and request.status == RequestStatus.RUNNING:
+        valid = self._blocks.valid_tokens(request, step.unwritten_blocks)
+        if valid < request.num_computed_tokens and request.status == RequestStatus.RUNNING:
             request.num_computed_tokens = valid  # what may be kept on the host
-            scheduler.running.remove(request)
-            scheduler._preempt_request(request, time.monotonic())
+            self._requests.preempt(request)

@@ -21,7 +21,7 @@ def attach(engine: EngineCore) -> None:
     if not scheduler.in_step:
         if isinstance(engine, EngineCoreProc):
             classes = len(scheduler.priority_config.classes)
-            Arrivals(engine.input_queue, classes, scheduler.level, lambda level: None)
+            Arrivals(engine.input_queue, classes, scheduler.by_class.level, lambda level: None)
         return
     controller = Controller(engine)
     engine.priority_controller = controller  # type: ignore[attr-defined]

@@ -38,7 +38,8 @@ class Controller:
         self._nested_outputs: list[dict[int, EngineCoreOutputs]] = []
         classes = len(scheduler.priority_config.classes)
         source = engine.input_queue if isinstance(engine, EngineCoreProc) else queue.Queue()
-        self._arrivals = Arrivals(source, classes, scheduler.level, self._arrived, self._called)
+        level = scheduler.by_class.level
+        self._arrivals = Arrivals(source, classes, level, self._arrived, self._called)
         self.yield_points = engine.model_executor.priority_attach(  # type: ignore[attr-defined]
             self._flag, classes, self.next_command, self.on_suspended
         )
@@ -79,7 +80,7 @@ class Controller:
 
     def next_command(self) -> RunCommand:
         """How to run the step that was scheduled last."""
-        step = self._scheduler.in_flight[-1]
+        step = self._scheduler.flight.last
         step.resumed_at = time.monotonic()
         self._start(step)
         return RunCommand(step.number, step.lane, step.suspendable, deadline(step.budget))
@@ -90,27 +91,17 @@ class Controller:
         Returns:
             Its deadline, or GIVE_UP.
         """
-        step = self._scheduler.in_flight[-1]
+        step = self._scheduler.flight.last
         assert step.number == suspended.number, (step, suspended)
         self._running = None
         # Lowered, or the step would stop at every yield point after this one. An arrival that
         # finds nothing running is not lost: _start looks at what is pending.
         self._flag.raise_for(0)
-        now = time.monotonic()
-        step.suspend(now, suspended.yield_point)
-        self._scheduler.load.ended(now)
-        by = next((r for r, n in enumerate(self._arrivals.pending[: step.level]) if n), None)
-        self._scheduler.accounting.suspended(step, suspended.place, by, now)
+        by = next((c for c, n in enumerate(self._arrivals.pending[: step.level]) if n), None)
+        self._scheduler.suspend(suspended.place, suspended.yield_point, by)
         plan = self._nest()
-        now = time.monotonic()
-        self._scheduler.accounting.resumed(step, now - (step.suspended_at or now), now)
-        step.resume(now)
-        step.protected = plan is not None and plan.protected
-        # Without a budget it is protected for the sake of a call, which is not its class's debt.
-        charged = plan is not None and plan.protected and plan.budget is not None
-        self._scheduler.load.started(step, now, charged)
+        self._scheduler.resume(plan)
         if plan is None:
-            self._scheduler.abandonment.give_up(step)
             return GIVE_UP
         self._start(step)
         return deadline(plan.budget)
@@ -122,7 +113,7 @@ class Controller:
             need = Need.NO_REQUEST if self._is_stopping() else self._take_input()
             if need is not Need.NOTHING:
                 return self._end_soonest(need)
-            if scheduler.abandonment.unwanted(scheduler.suspended[-1]):
+            if scheduler.abandonment.unwanted(scheduler.flight.suspended[-1]):
                 return None
             plan = scheduler.decide()
             if isinstance(plan, Resume):
@@ -134,7 +125,8 @@ class Controller:
             if not executed:
                 plan = Resume()  # nothing of it can be scheduled before the suspended step ends
                 break
-        if not plan.protected and scheduler.load.compiling(scheduler.suspended[-1].level):
+        limit = scheduler.flight.suspended[-1].level
+        if not plan.protected and scheduler.census.compiling(limit):
             return Resume(min(GRAMMAR_POLL_S, plan.budget or GRAMMAR_POLL_S))
         return plan
 
@@ -143,7 +135,7 @@ class Controller:
 
         Each step below it is asked when its turn comes.
         """
-        step = self._scheduler.suspended[-1]
+        step = self._scheduler.flight.suspended[-1]
         if self._scheduler.abandonment.may_end(step, losing=need is Need.NO_STEP):
             return None
         return Resume(protected=True)

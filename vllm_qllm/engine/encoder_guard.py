@@ -3,29 +3,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.request import Request
 
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.requests import Requests
 
 
 class EncoderGuard:
     """Stands in front of ``EncoderCacheManager.can_allocate`` of one scheduler.
 
+    An encoder-decoder model needs no guard: it keeps nothing beyond the step that encodes.
+
     A prompt keeps the encoded images that it has not passed yet, and vLLM lets whoever finds no
     place for his own wait for it; but one that is held back does not go on meanwhile. So it gives
     up what it keeps. Its blocks stay, and what it still needs is encoded again.
+
+    Args:
+        manager: of the scheduler.
+        requests: of the scheduler.
     """
 
-    def __init__(self, scheduler: PriorityScheduler) -> None:
-        self._scheduler = scheduler
-        self._manager = scheduler.encoder_cache_manager
-        self._can_allocate = self._manager.can_allocate
-        # An encoder-decoder model keeps nothing beyond the step that encodes.
-        if not scheduler.is_encoder_decoder:
-            self._manager.can_allocate = self.can_allocate  # type: ignore[method-assign]
+    def __init__(self, manager: EncoderCacheManager, requests: Requests) -> None:
+        self._manager = manager
+        self._requests = requests
+        self._can_allocate = manager.can_allocate
+        manager.can_allocate = self.can_allocate  # type: ignore[method-assign]
 
     def can_allocate(
         self, request: Request, input_id: int, budget: int, num_embeds_to_schedule: int
@@ -51,10 +53,10 @@ class EncoderGuard:
 
         Those of its own class are held back for want of an adapter, behind ``request``.
         """
-        level = self._scheduler.level
+        level = self._requests.level
         held = [
             r
-            for r in self._scheduler.held_requests
+            for r in self._requests.held_back
             if level(r) >= level(request) and self._manager.get_cached_input_ids(r)
         ]
         return sorted(held, key=lambda r: (-level(r), -r.arrival_time))

@@ -10,19 +10,19 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vllm.logger import init_logger
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 
+from vllm_qllm.config import PriorityConfig
 from vllm_qllm.engine.grammar_limits import GrammarLimits, GrammarRefusedError
 from vllm_qllm.engine.grammar_pool import Compilation, GrammarPool
 from vllm_qllm.engine.metered_grammar import MeteredGrammar
-
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.requests import Requests
 
 logger = init_logger("vllm.qllm")
 
@@ -41,20 +41,22 @@ class Grammars:
     """Replaces the threads in which a scheduler's grammars are compiled.
 
     Args:
-        scheduler: whose ``structured_output_manager`` has been built.
+        scheduler: vLLM's part of it, whose ``structured_output_manager`` has been built.
+        config: limits of grammars.
+        requests: of the scheduler.
     """
 
-    def __init__(self, scheduler: PriorityScheduler) -> None:
+    def __init__(self, scheduler: Scheduler, config: PriorityConfig, requests: Requests) -> None:
         self._scheduler = scheduler
-        self.limits = GrammarLimits(scheduler.priority_config, scheduler.level)
+        self._requests = requests
+        self.limits = GrammarLimits(config, requests.level)
         # Why a request that ends with an error was refused, until its client is told.
         self._refused: dict[str, str] = {}
         manager = scheduler.structured_output_manager
         executor = getattr(manager, "executor", None)  # none without a tokenizer
         if executor is not None and not isinstance(executor, GrammarPool):
-            classes = len(scheduler.priority_config.classes)
             manager.executor = GrammarPool(
-                scheduler.level, classes, executor._max_workers, self.limits
+                requests.level, len(config.classes), executor._max_workers, self.limits
             )
             executor.shutdown(wait=False)  # it has no thread before the first grammar
             create = manager._create_grammar
@@ -68,7 +70,7 @@ class Grammars:
         Args:
             now: ``time.monotonic()`` seconds.
         """
-        for request in self._scheduler.deferred_waiting:
+        for request in self._requests.deferred:
             structured = request.structured_output_request
             compilation = None if structured is None else structured._grammar
             if not isinstance(compilation, Compilation) or compilation.done():
@@ -97,7 +99,7 @@ class Grammars:
         room: dict[int, float] = {}
         left_out = set()
         for request, grammar in sorted(costs, key=lambda pair: pair[1].settled_at):
-            level = self._scheduler.level(request)
+            level = self._requests.level(request)
             is_first = level not in room
             if is_first:
                 allowance = self.limits.allowance(request) or 0.0
@@ -111,7 +113,7 @@ class Grammars:
     def note_failed(self) -> None:
         """Before vLLM ends requests whose grammars have failed: note which were refused."""
         for request_id in self._scheduler.grammar_compile_error_reqs:
-            request = self._scheduler.requests.get(request_id)
+            request = self._requests.known(request_id)
             structured = None if request is None else request.structured_output_request
             if structured is not None and isinstance(structured.grammar, GrammarRefusedError):
                 self._refused[request_id] = str(structured.grammar)

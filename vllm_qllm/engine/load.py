@@ -1,133 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much work each class has, and how long each has been held back."""
+"""What a policy sees of the classes: their work, and how long each has been held back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from vllm.v1.request import Request, RequestStatus
-
+from vllm_qllm.config import PriorityClass
+from vllm_qllm.engine.census import Census, ClassRecord
 from vllm_qllm.engine.step import Step
 from vllm_qllm.policy import ClassView, Service
 
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
-
-
-def _is_compiling(request: Request) -> bool:
-    """Whether the grammar of a waiting request is not ready; no arrival will tell when it is."""
-    structured = request.structured_output_request
-    return (
-        request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
-        and structured is not None
-        and not structured.grammar
-    )
-
-
-def _is_blocked(request: Request) -> bool:
-    """Whether a waiting request could not be scheduled now, whatever the plan."""
-    return _is_compiling(request) or request.status in (
-        RequestStatus.WAITING_FOR_REMOTE_KVS,
-        RequestStatus.WAITING_FOR_STREAMING_REQ,
-    )
-
-
-def is_decoding(request: Request) -> bool:
-    """Whether an admitted request has its prompt computed, and its last token is next.
-
-    Not by ``is_prefill_chunk``: that is still set when a prompt that is computed again, after a
-    loss of its blocks, was left with one token, which is then computed as any decode.
-    """
-    missing = request.num_tokens - request.num_computed_tokens
-    return missing <= 1 and request.num_output_tokens > 0
-
 
 class LoadMeter:
-    """Counts per class for the policy. Times are ``time.monotonic()`` seconds."""
+    """Follows work and service of one scheduler's classes.
 
-    def __init__(self, scheduler: PriorityScheduler) -> None:
-        self._scheduler = scheduler
-        self._levels = range(len(scheduler.priority_config.classes))
-        self._service = Service(scheduler.priority_config.classes)
+    Times are ``time.monotonic()`` seconds.
+
+    Args:
+        classes: most urgent first.
+        census: of the scheduler's requests.
+    """
+
+    def __init__(self, classes: Sequence[PriorityClass], census: Census) -> None:
+        self._census = census
+        self._service = Service(classes)
 
     def classes(self, now: float) -> tuple[ClassView, ...]:
         """One view a class, most urgent first; requests of suspended steps are left out."""
         service = self._service
-        waiting, prefilling, decoding = self._note(now)
+        records, blocked = self._note(now)
         views = []
-        for level in self._levels:
-            work = waiting[level], prefilling[level], decoding[level]
+        for record, n in zip(records, blocked, strict=True):
+            level = record.level
+            work = record.waiting - n, record.prefilling, record.decoding
             starved = service.starved(level) if any(work) else 0.0
             views.append(ClassView(level, *work, starved, service.owed(level)))
         return tuple(views)
 
-    def _note(self, now: float) -> tuple[list[int], list[int], list[int]]:
-        """Count, by class, what waits, prefills and decodes; the service is told."""
-        scheduler = self._scheduler
-        prefilling = [0 for _ in self._levels]
-        decoding = [0 for _ in self._levels]
-        suspended = {name: n for s in scheduler.suspended for name, n in s.request_ids.items()}
-        in_steps = [[False, False] for _ in self._levels]
-        for request in scheduler.running:
-            level = scheduler.level(request)
-            tokens = suspended.get(request.request_id)
-            if tokens is not None:
-                decodes = tokens == 1 and request.num_output_tokens > 0
-                in_steps[level][decodes] = True
-            else:
-                (decoding if is_decoding(request) else prefilling)[level] += 1
-        blocked = self.blocked()
-        waiting = [self.queued(level) - blocked[level] for level in self._levels]
+    def _note(self, now: float) -> tuple[list[ClassRecord], list[int]]:
+        """Tell the service which work there is."""
+        records, blocked = self._census.take(), self._census.blocked()
         self._service.note(
             [
-                (waiting[r] > 0 or prefilling[r] > 0 or prompts, decoding[r] > 0 or decodes)
-                for r, (prompts, decodes) in enumerate(in_steps)
+                (
+                    record.waiting > n or record.prefilling > 0 or record.suspended_prompts,
+                    record.decoding > 0 or record.suspended_decodes,
+                )
+                for record, n in zip(records, blocked, strict=True)
             ],
             now,
         )
-        return waiting, prefilling, decoding
-
-    def queued(self, level: int) -> int:
-        """Requests of class ``level`` that are not admitted, blocked or not."""
-        scheduler = self._scheduler
-        return scheduler.waiting.count(level) + scheduler.kv_holding_waiting.count(level)
-
-    def blocked(self) -> list[int]:
-        """Waiting requests a class that cannot be scheduled yet, whatever the plan."""
-        counts = [0 for _ in self._levels]
-        for request in self._scheduler.deferred_waiting:
-            if _is_blocked(request):
-                counts[self._scheduler.level(request)] += 1
-        return counts
-
-    def compiling(self, limit: int) -> bool:
-        """Whether a request of a class below ``limit`` waits for its grammar alone."""
-        waiting = (r for r in self._scheduler.deferred_waiting if _is_compiling(r))
-        return any(self._scheduler.level(r) < limit for r in waiting)
-
-    def prompt_tokens(self, level: int) -> int:
-        """Prompt tokens that the next step of class ``level`` has at least to compute.
-
-        Those of its admitted requests and of the first waiting one, within the token budget;
-        cached prefixes are not looked up, so it may be less.
-        """
-        scheduler = self._scheduler
-        suspended = scheduler.suspended_ids
-        tokens = sum(
-            r.num_tokens - r.num_computed_tokens
-            for r in scheduler.running
-            if not is_decoding(r) and scheduler.level(r) == level and r.request_id not in suspended
-        )
-        first = scheduler.waiting.first(level)
-        if first is not None:
-            on_host = scheduler.spill.tokens(first.request_id) if scheduler.spill else 0
-            tokens += first.num_tokens - on_host
-        return min(tokens, scheduler.max_num_scheduled_tokens)
+        return records, blocked
 
     def any_work(self) -> bool:
         """Whether anything but blocked requests is there to schedule."""
-        running, waiting = self._scheduler.get_request_counts()
-        return running > 0 or waiting > sum(self.blocked())
+        records = self._census.take()
+        if any(record.running or record.suspended for record in records):
+            return True
+        return sum(record.waiting for record in records) > sum(self._census.blocked())
 
     # -- who has the machine -------------------------------------------------------------------
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
+from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.kv_cache_utils import KVCacheBlock
 from vllm.v1.request import Request
 
-from vllm_qllm.policy import KeepsTurns, TurnView
+from vllm_qllm.config import PriorityConfig
+from vllm_qllm.engine.requests import Requests
+from vllm_qllm.policy import KeepsTurns, Policy, TurnView
 from vllm_qllm.program_id import program_id
-
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
 
 # Programs whose beginning is remembered, the latest to be seen.
 REMEMBERED = 100_000
@@ -66,14 +65,22 @@ class Programs:
 
     Blocks that are kept are the first to go when a more urgent request needs room, and go before
     anybody else would have to wait for ever.
+
+    Args:
+        config: ``program_ttl_ms`` and ``order``.
+        policy: which may say for how long a turn is kept.
+        requests: of the scheduler.
+        manager: of its KV blocks.
     """
 
-    def __init__(self, scheduler: PriorityScheduler) -> None:
-        config = scheduler.priority_config
-        self._scheduler = scheduler
-        self._pool = scheduler.kv_cache_manager.block_pool
+    def __init__(
+        self, config: PriorityConfig, policy: Policy, requests: Requests, manager: KVCacheManager
+    ) -> None:
+        self._policy_name = config.policy
+        self._requests = requests
+        self._manager = manager
+        self._pool = manager.block_pool
         self._ttl = config.program_ttl_ms / 1000.0
-        policy = scheduler.priority_policy
         self._expecting = policy if isinstance(policy, KeepsTurns) else None
         self._by_program = config.order == "program"
         self._began: dict[str, float] = {}
@@ -86,7 +93,7 @@ class Programs:
 
     def arrived(self, request: Request) -> None:
         """Order a turn by the beginning of its program, if that is asked for."""
-        program = program_of(request, self._scheduler.level(request))
+        program = program_of(request, self._requests.level(request))
         if program is None or not self._by_program:
             return
         began = self._began.pop(program, request.arrival_time)
@@ -100,12 +107,12 @@ class Programs:
         # vLLM's front end ends a turn at a stop string by aborting it, as a client that goes away.
         if not request.num_output_tokens:
             return
-        level = self._scheduler.level(request)
+        level = self._requests.level(request)
         program = program_of(request, level)
         seconds = self._seconds(request, level, program is not None)
         if not seconds:
             return
-        groups = self._scheduler.kv_cache_manager.get_blocks(request.request_id).blocks
+        groups = self._manager.get_blocks(request.request_id).blocks
         # Nobody can find a block without a hash again.
         blocks = [b for group in groups for b in group if b.block_hash is not None]
         if blocks:
@@ -130,9 +137,9 @@ class Programs:
         prompt, output = request.num_prompt_tokens, request.num_output_tokens
         answer = self._expecting.keep_turn(TurnView(level, named, prompt, output, ttl))
         if not isinstance(answer, (int, float)) or not 0 <= answer < math.inf:
-            name = self._scheduler.priority_config.policy
             raise RuntimeError(
-                f"priority policy {name!r} keeps a turn for {answer!r}; allowed: seconds from 0 on"
+                f"priority policy {self._policy_name!r} keeps a turn for {answer!r}; allowed: "
+                "seconds from 0 on"
             )
         return float(answer)
 

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
-if TYPE_CHECKING:
-    from vllm_qllm.engine.scheduler import PriorityScheduler
+from vllm_qllm.engine.requests import Requests
 
 # Statuses in which a waiting request cannot be let in before the client or another machine acts.
 AWAY = (RequestStatus.WAITING_FOR_STREAMING_REQ, RequestStatus.WAITING_FOR_REMOTE_KVS)
@@ -25,8 +23,10 @@ class StepRoom:
     vLLM checks the adapters of admitted requests by an assertion alone.
 
     Args:
-        scheduler: whose step it is.
-        level: class that leads it.
+        scheduler: vLLM's part of it, which has the limits.
+        requests: of it.
+        level: class that leads the step.
+        on_host: tokens of a waiting request that need not be computed, by its id.
 
     Attributes:
         sessions: streamed requests of the leading class that wait for their client and count as
@@ -34,10 +34,18 @@ class StepRoom:
             step.
     """
 
-    def __init__(self, scheduler: PriorityScheduler, level: int) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        requests: Requests,
+        level: int,
+        on_host: Callable[[str], int],
+    ) -> None:
         spec = scheduler.vllm_config.speculative_config
         self._scheduler = scheduler
+        self._requests = requests
         self._level = level
+        self._on_host = on_host
         rows = min(scheduler.max_num_active_reqs, scheduler.max_num_running_reqs)
         self.sessions = self._count_sessions()
         self._rows = rows - self.sessions
@@ -52,7 +60,7 @@ class StepRoom:
         if not self._scheduler.num_waiting_for_streaming_input:
             return 0
         waiting = RequestStatus.WAITING_FOR_STREAMING_REQ
-        return sum(request.status == waiting for request in self._queued())
+        return sum(r.status == waiting for r in self._requests.waiting(self._level))
 
     def lead(self, admitted: list[Request]) -> list[Request]:
         """Those of the leading class's ``admitted`` requests that one step can hold, in order.
@@ -70,7 +78,7 @@ class StepRoom:
     def wait_for(self) -> list[Request]:
         """The leading class's waiting requests that may be let in, for which room is kept."""
         coming = []
-        for request in self._queued():
+        for request in self._requests.waiting(self._level):
             if self._rows <= 0:
                 break
             if request.status not in AWAY and self._adapter_fits(request):
@@ -98,12 +106,6 @@ class StepRoom:
             and self._scheduler.pause_state == PauseState.UNPAUSED
         )
 
-    def _queued(self) -> Iterator[Request]:
-        scheduler = self._scheduler
-        return itertools.chain(
-            scheduler.kv_holding_waiting.of(self._level), scheduler.waiting.of(self._level)
-        )
-
     def _take(self, request: Request) -> None:
         tokens = self._tokens_of(request)
         self._rows -= 1
@@ -123,6 +125,5 @@ class StepRoom:
         if request.status != RequestStatus.RUNNING:
             # vLLM pads who comes in with one token to the rows of a speculative decode.
             tokens = max(tokens, 1 + self._scheduler.num_spec_tokens)
-            if self._scheduler.spill is not None:
-                tokens -= self._scheduler.spill.tokens(request.request_id)
+            tokens -= self._on_host(request.request_id)
         return tokens

@@ -16,47 +16,47 @@ KV = (
         ),
         body(
             "get_computed_blocks get_computed_blocks_for_connector",
-            "engine.kv_guard:KVGuard.without_unwritten",
+            "engine.blocks:Blocks.without",
             "The only lookups of prefix-cache hits.",
         ),
         body(
             "truncate_computed_blocks",
-            "engine.kv_guard:KVGuard.without_unwritten",
+            "engine.blocks:Blocks.without",
             "Cuts a hit, and must keep it usable.",
         ),
-        signature("get_blocks get_block_ids", "engine.kv_guard:KVGuard", "Blocks of a request."),
+        signature("get_blocks get_block_ids", "engine.blocks:Blocks", "Blocks of a request."),
         attribute(
             "coordinator block_pool kv_cache_config empty_kv_cache_blocks watermark_blocks",
-            "engine.kv_guard:KVGuard",
+            "engine.blocks:Blocks",
             "Free, needed and reserved blocks are counted with them.",
         ),
     ),
     *uses(
         "vllm.v1.core.kv_cache_manager:KVCacheBlocks",
-        attribute("blocks", "engine.kv_guard:KVGuard", "One list of blocks a group."),
+        attribute("blocks", "engine.blocks:Blocks", "One list of blocks a group."),
     ),
     *uses(
         "vllm.v1.core.kv_cache_coordinator:KVCacheCoordinator",
-        attribute("single_type_managers", "engine.kv_guard:KVGuard", "One manager a group."),
+        attribute("single_type_managers", "engine.blocks:Blocks", "One manager a group."),
         body(
             "get_num_blocks_to_allocate",
-            "engine.kv_guard:KVGuard._missing",
+            "engine.blocks:Blocks.beyond_held",
             "The number of missing blocks is worked out as it does, for one group.",
         ),
     ),
     *uses(
         "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
-        attribute("block_size kv_cache_spec", "engine.kv_guard:KVGuard", "Tokens in a block."),
-        attribute("req_to_blocks", "engine.parking:Parking.blocks", "Counted in every step."),
+        attribute("block_size kv_cache_spec", "engine.blocks:Blocks", "Tokens in a block."),
+        attribute("req_to_blocks", "engine.blocks:Blocks.count", "Counted in every step."),
         body(
             "get_num_blocks_to_allocate",
-            "engine.kv_guard:KVGuard._missing",
+            "engine.blocks:Blocks.beyond_held",
             "The number of missing blocks is worked out as it does.",
         ),
     ),
     *uses(
         "vllm.v1.core.block_pool:BlockPool",
-        signature("get_num_free_blocks", "engine.kv_guard:KVGuard", "Free blocks."),
+        signature("get_num_free_blocks", "engine.blocks:Blocks", "Free blocks."),
         body(
             "touch free_blocks",
             "engine.programs:Programs",
@@ -66,7 +66,7 @@ KV = (
     *uses(
         "vllm.v1.core.kv_cache_utils:KVCacheBlock",
         attribute(
-            "block_id ref_cnt", "engine.kv_guard:KVGuard", "Says what taking a block would gain."
+            "block_id ref_cnt", "engine.blocks:Blocks", "Says what taking a block would gain."
         ),
         attribute("block_hash", "engine.programs:Programs", "None for what nobody can find."),
     ),
@@ -74,7 +74,7 @@ KV = (
         "vllm.v1.kv_cache_interface:",
         attribute(
             "FullAttentionSpec",
-            "engine.kv_guard:KVGuard.without_unwritten",
+            "engine.blocks:Blocks.without",
             "Only hits of full attention can be shortened.",
         ),
     ),
@@ -82,7 +82,7 @@ KV = (
         "vllm.v1.kv_cache_interface:KVCacheConfig",
         attribute("num_blocks", "engine.kv_guard:KVGuard.__init__", "The reserve is part of it."),
     ),
-    *uses("vllm.utils.math_utils:", signature("cdiv", "engine.kv_guard", "Tokens to blocks.")),
+    *uses("vllm.utils.math_utils:", signature("cdiv", "engine.blocks", "Tokens to blocks.")),
 )
 
 DEPENDENCIES: tuple[Dependency, ...] = KV

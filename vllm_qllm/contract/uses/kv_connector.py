@@ -97,7 +97,7 @@ CONNECTOR = (
     ),
     *uses(
         "vllm.v1.core.block_pool:BlockPool",
-        attribute("num_gpu_blocks", "engine.parking:Parking", "The size of the pool."),
+        attribute("num_gpu_blocks", "engine.blocks:Blocks", "The size of the pool."),
     ),
     *uses(
         "vllm.v1.kv_cache_interface:KVCacheConfig",

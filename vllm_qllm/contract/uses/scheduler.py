@@ -15,7 +15,7 @@ SCHEDULER = uses(
     ),
     body(
         "_update_after_schedule",
-        "engine.kv_guard:KVGuard.written_by",
+        "engine.blocks:Blocks.written_by",
         "Moves num_computed_tokens past the scheduled tokens before a step is described.",
     ),
     body(
@@ -25,7 +25,7 @@ SCHEDULER = uses(
     ),
     body(
         "_preempt_request",
-        "engine.scheduler:PriorityScheduler.take_blocks",
+        "engine.requests:Requests.preempt",
         "Held-back requests lose their blocks by it: it frees, counts and queues them, and their "
         "removal from running is left to the caller.",
     ),
@@ -42,13 +42,13 @@ SCHEDULER = uses(
     ),
     body(
         "_is_blocked_waiting_status _handle_blocked_waiting_request",
-        "engine.load:_is_blocked",
+        "engine.census:_is_blocked",
         "The load meter repeats which waiting requests cannot be scheduled, and when their "
         "grammar is ready.",
     ),
     body(
         "get_request_counts",
-        "engine.load:LoadMeter.any_work",
+        "engine.class_queue:ClassQueue",
         "Waiting must count what both queues hold, shown or not.",
     ),
     body(
@@ -78,13 +78,18 @@ SCHEDULER = uses(
     ),
     signature("shutdown", "engine.scheduler:PriorityScheduler.shutdown", "Metrics end with it."),
     attribute(
-        "running waiting kv_holding_waiting max_num_active_reqs",
+        "running max_num_active_reqs",
         "engine.scheduler:PriorityScheduler",
         "They are replaced around vLLM's schedule() and restored after it.",
     ),
     attribute(
+        "waiting kv_holding_waiting",
+        "engine.requests:Requests",
+        "They are replaced for good.",
+    ),
+    attribute(
         "deferred_waiting",
-        "engine.load:LoadMeter",
+        "engine.requests:Requests",
         "Holds the waiting requests that cannot be scheduled yet.",
     ),
     attribute(
@@ -100,7 +105,7 @@ SCHEDULER = uses(
     ),
     attribute(
         "scheduler_reserve_full_isl",
-        "engine.kv_guard:KVGuard._missing",
+        "engine.blocks:Blocks",
         "Says how many blocks an admission asks for.",
     ),
     attribute(
@@ -241,7 +246,7 @@ REQUEST = (
         "vllm.v1.structured_output.request:StructuredOutputRequest",
         body(
             "grammar",
-            "engine.load:_is_compiling",
+            "engine.census:_is_compiling",
             "Asking must not block: it is asked while a step is suspended.",
         ),
     ),
