@@ -21,7 +21,8 @@ from vllm_qllm.capacity.request import Request
 from vllm_qllm.capacity.scheduler import Scheduler
 from vllm_qllm.capacity.server import Server
 from vllm_qllm.engine.decode_cost import DecodeCost
-from vllm_qllm.policy import ClassView, EngineView, Plan, Resume, Run, Service, resolve, riding
+from vllm_qllm.policy import ClassView, EngineView, Plan, Run, Service, resolve, riding
+from vllm_qllm.policy.rules import PlanError, checked, riders_beside_prompts, victim_order
 
 
 class ClassScheduler(Scheduler):
@@ -108,8 +109,7 @@ class ClassScheduler(Scheduler):
             if self.queues[leader.level]:
                 first = self.queues[leader.level].peek()
                 tokens += first.prompt + first.emitted
-            tokens = min(tokens, budget)
-            return min(candidates, budget - tokens, int(tokens * (slowdown - 1.0)))
+            return riders_beside_prompts(min(tokens, budget), budget, candidates, slowdown)
         return self.decode_cost.riders(leader.decoding, candidates, slowdown)
 
     def decide(self, view: EngineView) -> Plan:
@@ -118,17 +118,10 @@ class ClassScheduler(Scheduler):
         Raises:
             CapacityError: an answer that cannot be carried out, which would stop the engine.
         """
-        plan = self.policy.plan(view)
-        if isinstance(plan, Run):
-            valid = 0 <= plan.level < view.limit and plan.riders >= 0
-        else:
-            valid = isinstance(plan, Resume) and bool(view.suspended)
-        if not valid or (plan.budget is not None and plan.budget < 0):
-            raise CapacityError(
-                f"capacity: priority policy {self.config.policy!r} answered {plan!r}; allowed: Run "
-                f"of a level below {view.limit}" + (" or Resume" if view.suspended else "")
-            )
-        return plan
+        try:
+            return checked(self.policy.plan(view), view, self.config.policy)
+        except PlanError as error:
+            raise CapacityError(f"capacity: {error}") from error
 
     # -- composing a step ----------------------------------------------------------------------
 
@@ -244,7 +237,8 @@ class ClassScheduler(Scheduler):
             for r in rows
             if r.preemptions < config.max_preemptions
         ]
+        cap = config.progress_cap
         return sorted(
             victims,
-            key=lambda r: (r.emitted >= config.progress_cap * r.output, -r.level, -r.arrived),
+            key=lambda r: victim_order(r.level, r.emitted, cap * r.output, 0.0, r.arrived),
         )
