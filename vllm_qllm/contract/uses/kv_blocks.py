@@ -26,9 +26,14 @@ KV = (
         ),
         signature("get_blocks get_block_ids", "engine.blocks:Blocks", "Blocks of a request."),
         attribute(
-            "coordinator block_pool kv_cache_config empty_kv_cache_blocks watermark_blocks",
+            "coordinator block_pool empty_kv_cache_blocks",
             "engine.blocks:Blocks",
-            "Free, needed and reserved blocks are counted with them.",
+            "Free and needed blocks are counted with them.",
+        ),
+        attribute(
+            "kv_cache_config watermark_blocks",
+            "engine.kv_guard:KVGuard",
+            "The reserve is a part of the pool, and stands beside vLLM's own margin.",
         ),
     ),
     *uses(
