@@ -125,9 +125,8 @@ class Parking:
     def restored_by(self, output: SchedulerOutput) -> frozenset[int]:
         """Blocks that a step copies back; until it completes nobody knows whether it could."""
         copies = output.kv_connector_metadata
-        return (
-            frozenset(b for _, b in copies.restores) if isinstance(copies, Copies) else frozenset()
-        )
+        restores = copies.restores if isinstance(copies, Copies) else []
+        return frozenset(block for _, block in restores)
 
     def restoring(self, output: SchedulerOutput) -> dict[str, list[int]]:
         """Blocks of each request in a step that copies any back: what may have to be forgotten."""
