@@ -25,7 +25,7 @@ def apply(vllm_config: Any, config: PriorityConfig) -> None:
             loaded.
     """
     from vllm_qllm.engine.scheduler import PriorityScheduler
-    from vllm_qllm.execution import executor
+    from vllm_qllm.execution.transport import executor
     from vllm_qllm.kv import space
 
     support.refuse(vllm_config, config.policy)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from vllm_qllm.execution.device_flag import DeviceFlag
+from vllm_qllm.execution.gpu.device_flag import DeviceFlag
 from vllm_qllm.kernels.moe import reference
 from vllm_qllm.kernels.moe.triton_work import Stop, Work
 from vllm_qllm.percentile import percentile

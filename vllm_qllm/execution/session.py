@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from vllm_qllm.execution.active_lora import ActiveLoRA
 from vllm_qllm.execution.agreement import Agreement
 from vllm_qllm.execution.flag import Flag
-from vllm_qllm.execution.lanes import Lanes
 from vllm_qllm.execution.no_result import no_result
 from vllm_qllm.execution.protocol import GIVE_UP, Place, RunCommand, StepAbandoned, Suspended
-from vllm_qllm.execution.run_ahead import RunAhead
+from vllm_qllm.execution.runner import Runner
 
 Suspend = Callable[[Suspended], int]
+
+
+class Lead(Protocol):
+    """How far the host may be ahead of the device in one step."""
+
+    def mark(self, is_due: Callable[[], bool]) -> None:
+        """Note a yield point; return when the device is near enough, or the step is due."""
+        ...
 
 
 class Session:
@@ -29,11 +35,10 @@ class Session:
     Args:
         flag: the arrival flag.
         agreement: with the other workers that run the same steps.
-        lanes: the runner's lanes.
-        lora: the runner's LoRA adapters.
+        runner: the model runner.
         suspend: carries ``Suspended`` to the engine, serves what the engine asks for, and
             returns the next deadline, or GIVE_UP, once the engine resumes the step.
-        new_run_ahead: makes what bounds the host's lead in one step; None where the host computes
+        new_lead: makes what bounds the host's lead in one step; None where the host computes
             itself.
     """
 
@@ -41,21 +46,19 @@ class Session:
         self,
         flag: Flag,
         agreement: Agreement,
-        lanes: Lanes,
-        lora: ActiveLoRA,
+        runner: Runner,
         suspend: Suspend,
-        new_run_ahead: Callable[[], RunAhead] | None = None,
+        new_lead: Callable[[], Lead] | None = None,
     ) -> None:
         self._flag = flag
         self._agreement = agreement
-        self._lanes = lanes
-        self._lora = lora
+        self._runner = runner
         self._suspend = suspend
-        self._new_run_ahead = new_run_ahead
+        self._new_lead = new_lead
         # The step whose forward pass is running, when it may be suspended.
         self._command: RunCommand | None = None
         self._passed = 0
-        self._run_ahead: RunAhead | None = None
+        self._lead: Lead | None = None
         self._suspended_lanes: set[int] = set()
 
     def run(
@@ -69,18 +72,18 @@ class Session:
         Of a step that is given up, that is a result without a token.
         """
         assert command.lane not in self._suspended_lanes, "a nested step needs a lane of its own"
-        outer = self._command, self._passed, self._run_ahead
-        self._lanes.claim(command.lane, output)
+        outer = self._command, self._passed, self._lead
+        self._runner.begin(command.lane, output)
         self._command, self._passed = (command if command.suspendable else None), 0
-        if self._command and self._new_run_ahead:
-            self._run_ahead = self._new_run_ahead()
+        if self._command and self._new_lead:
+            self._lead = self._new_lead()
         try:
             return execute(output)
         except StepAbandoned:
-            self._lanes.forget(output)
+            self._runner.forget(output)
             return no_result(output)
         finally:
-            self._command, self._passed, self._run_ahead = outer
+            self._command, self._passed, self._lead = outer
 
     @property
     def suspendable(self) -> bool:
@@ -103,8 +106,8 @@ class Session:
         if self._command is None:
             return
         self._passed += 1
-        if self._run_ahead is not None:
-            self._run_ahead.mark(self.is_due)
+        if self._lead is not None:
+            self._lead.mark(self.is_due)
         if self._agreement.decide(self.is_due):
             self.suspend(place)
 
@@ -119,11 +122,10 @@ class Session:
         # Nothing that runs meanwhile is this step: yield points of others are not its own.
         self._command = None
         self._suspended_lanes.add(command.lane)
-        adapters = self._lora.active
+        left = self._runner.leave()
         deadline = self._suspend(Suspended(command.number, passed, place))
         self._suspended_lanes.remove(command.lane)
-        self._lanes.activate(command.lane)
-        self._lora.restore(adapters)
+        self._runner.enter(command.lane, left)
         if deadline == GIVE_UP:
             raise StepAbandoned
         self._command, self._passed = command._replace(deadline=deadline), passed

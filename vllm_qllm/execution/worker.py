@@ -11,16 +11,15 @@ from vllm.distributed.parallel_state import get_tp_group
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from vllm_qllm.config import PriorityConfig, carried
-from vllm_qllm.execution import rpc_loop
-from vllm_qllm.execution.active_lora import ActiveLoRA
-from vllm_qllm.execution.device_flag import DeviceFlag
-from vllm_qllm.execution.first_use import compile_ahead
 from vllm_qllm.execution.flag import Flag
-from vllm_qllm.execution.interruption import Interruption
-from vllm_qllm.execution.lanes import Lanes
+from vllm_qllm.execution.gpu.device_flag import DeviceFlag
+from vllm_qllm.execution.gpu.interruption import Interruption
+from vllm_qllm.execution.gpu.run_ahead import RunAhead
 from vllm_qllm.execution.protocol import RunCommand
-from vllm_qllm.execution.run_ahead import RunAhead
+from vllm_qllm.execution.runner_v1.first_use import compile_ahead
+from vllm_qllm.execution.runner_v1.runner import RunnerV1
 from vllm_qllm.execution.session import Session, Suspend
+from vllm_qllm.execution.transport import rpc_loop
 from vllm_qllm.execution.yield_points import install
 
 
@@ -51,8 +50,7 @@ class SuspendableWorker:
         session = Session(
             flag,
             flag.agreement(group.rank_in_group, group.world_size),
-            Lanes(self.model_runner, lanes),
-            ActiveLoRA(self.model_runner),
+            RunnerV1(self.model_runner, lanes),
             suspend or rpc_loop.answer_and_serve,
             functools.partial(RunAhead, config.run_ahead, torch.cuda.Event) if on_gpu else None,
         )

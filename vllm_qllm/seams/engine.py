@@ -31,7 +31,7 @@ def _inproc_client_init(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _worker_busy_loop(original: Callable[..., Any]) -> Callable[..., Any]:
     def worker_busy_loop(self: Any) -> None:
-        from vllm_qllm.execution.rpc_loop import busy_loop
+        from vllm_qllm.execution.transport.rpc_loop import busy_loop
 
         busy_loop(self, original)
 
@@ -44,7 +44,7 @@ def _sample_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
 
         if carried(self.vllm_config) is None or str(self.device) != "cpu":
             return original(self, grammar_output)
-        from vllm_qllm.execution.seeds import unused_generators_set_aside
+        from vllm_qllm.execution.runner_v1.seeds import unused_generators_set_aside
 
         with unused_generators_set_aside(self):
             return original(self, grammar_output)
@@ -58,7 +58,7 @@ def _update_states(original: Callable[..., Any]) -> Callable[..., Any]:
 
         if carried(self.vllm_config) is None:
             return original(self, scheduler_output)
-        from vllm_qllm.execution.row_state import rows_handed_over
+        from vllm_qllm.execution.runner_v1.row_state import rows_handed_over
 
         with rows_handed_over(self, scheduler_output):
             return original(self, scheduler_output)

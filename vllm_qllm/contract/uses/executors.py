@@ -10,27 +10,27 @@ EXECUTORS = (
         "vllm.v1.executor.multiproc_executor:MultiprocExecutor",
         body(
             "execute_model",
-            "execution.executor:SuspendableMultiprocExecutor.execute_model",
+            "execution.transport.executor:SuspendableMultiprocExecutor.execute_model",
             "Replaced by RPCs of our own, so all that it does besides must not be missed.",
         ),
         body(
             "collective_rpc sample_tokens",
-            "execution.executor:SuspendableMultiprocExecutor._rpc",
+            "execution.transport.executor:SuspendableMultiprocExecutor._rpc",
             "Answers come in the order of the RPCs, and nested ones before that of the outer step.",
         ),
         body(
             "shutdown start_worker_monitor",
-            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "execution.transport.executor:SuspendableMultiprocExecutor.shutdown",
             "Marks the executor as failed before it ends the workers that are left.",
         ),
         attribute(
             "is_failed workers",
-            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "execution.transport.executor:SuspendableMultiprocExecutor.shutdown",
             "Whether a worker has died, and which may be left.",
         ),
         attribute(
             "output_rank",
-            "execution.executor:SuspendableMultiprocExecutor._rpc",
+            "execution.transport.executor:SuspendableMultiprocExecutor._rpc",
             "The one rank that answers for a step.",
         ),
     ),
@@ -38,7 +38,7 @@ EXECUTORS = (
         "vllm.v1.executor.multiproc_executor:WorkerProcHandle",
         attribute(
             "proc",
-            "execution.executor:SuspendableMultiprocExecutor.shutdown",
+            "execution.transport.executor:SuspendableMultiprocExecutor.shutdown",
             "The process of a worker.",
         ),
     ),
@@ -46,7 +46,7 @@ EXECUTORS = (
         "vllm.v1.executor.multiproc_executor:",
         body(
             "FutureWrapper",
-            "execution.executor:StepFuture",
+            "execution.transport.executor:StepFuture",
             "Waiting for one answer takes those before it from the queue, and no others.",
         ),
     ),
@@ -54,7 +54,7 @@ EXECUTORS = (
         "vllm.v1.executor.uniproc_executor:UniProcExecutor",
         body(
             "execute_model collective_rpc",
-            "execution.executor:SuspendableUniProcExecutor.execute_model",
+            "execution.transport.executor:SuspendableUniProcExecutor.execute_model",
             "Replaced by a call of our own: the step runs inside it, nested ones within.",
         ),
     ),
@@ -66,7 +66,7 @@ EXECUTORS = (
         "vllm.envs:",
         attribute(
             "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS",
-            "execution.executor:SuspendableMultiprocExecutor._rpc",
+            "execution.transport.executor:SuspendableMultiprocExecutor._rpc",
             "Bounds the wait for an answer.",
         ),
     ),
@@ -77,24 +77,26 @@ WORKER = (
         "vllm.v1.executor.multiproc_executor:WorkerProc",
         body(
             "worker_busy_loop _execute_worker_rpc",
-            "execution.rpc_loop:answer_and_serve",
+            "execution.transport.rpc_loop:answer_and_serve",
             "A suspended worker takes RPCs as this loop does, and answers in the same order.",
         ),
         body(
             "enqueue_output handle_output",
-            "execution.rpc_loop:answer_and_serve",
+            "execution.transport.rpc_loop:answer_and_serve",
             "Sends Suspended as the result of the RPC that started the step; others go the same "
             "way while scheduling is synchronous.",
         ),
         attribute(
             "rpc_broadcast_mq rank",
-            "execution.rpc_loop:answer_and_serve",
+            "execution.transport.rpc_loop:answer_and_serve",
             "Where RPCs come from, and who answers.",
         ),
     ),
     *uses(
         "vllm.distributed.device_communicators.shm_broadcast:MessageQueue",
-        signature("dequeue", "execution.rpc_loop:answer_and_serve", "Takes the next RPC."),
+        signature(
+            "dequeue", "execution.transport.rpc_loop:answer_and_serve", "Takes the next RPC."
+        ),
     ),
     *uses(
         "vllm.v1.worker.worker_base:WorkerWrapperBase",

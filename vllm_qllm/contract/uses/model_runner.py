@@ -10,7 +10,7 @@ RUNNER = (
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
         body(
             "__init__",
-            "execution.lanes:Lanes.__init__",
+            "execution.runner_v1.lanes:Lanes.__init__",
             "A lane has a copy of every buffer and tensor that is an attribute of the runner. "
             "Per-step state of another type, or further inside, would be shared by all lanes.",
         ),
@@ -28,64 +28,68 @@ RUNNER = (
         ),
         body(
             "_bookkeeping_sync",
-            "execution.seeds:unused_generators_set_aside",
+            "execution.runner_v1.seeds:unused_generators_set_aside",
             "Takes back what was drawn for thrown-away rows; the reason for seeds.py.",
         ),
         body(
             "_update_states",
-            "execution.row_state:rows_handed_over",
+            "execution.runner_v1.row_state:rows_handed_over",
             "Brings one batch up to date from runner.requests, which all lanes share; other lanes "
             "keep their rows. What a removed row remembers is kept there for the next one.",
         ),
         body(
             "_prepare_inputs _build_attention_metadata",
-            "execution.lanes:Lanes",
+            "execution.runner_v1.lanes:Lanes",
             "Which buffers a forward pass reads.",
         ),
         body(
             "may_reinitialize_input_batch",
-            "execution.lanes:_new_batch",
+            "execution.runner_v1.lanes:_new_batch",
             "Made to build a batch for a lane by clearing the block sizes it compares with.",
         ),
         body(
             "initialize_metadata_builders",
-            "execution.lanes:_new_attention_groups",
+            "execution.runner_v1.lanes:_new_attention_groups",
             "Makes builders for what attn_groups holds at that moment.",
         ),
         attribute(
             "attn_groups _kernel_block_sizes",
-            "execution.lanes:_new_attention_groups",
+            "execution.runner_v1.lanes:_new_attention_groups",
             "A lane has builders of its own: they may keep buffers.",
         ),
         attribute(
             "_init_block_sizes input_batch kv_cache_config vllm_config device model_config "
             "is_pooling_model",
-            "execution.lanes",
+            "execution.runner_v1.lanes",
             "A lane's batch is made with them.",
         ),
         attribute(
             "execute_model_state kv_connector_output",
-            "execution.lanes:EPHEMERAL",
+            "execution.runner_v1.lanes:EPHEMERAL",
             "State between execute_model and sample_tokens, one for each lane.",
         ),
         attribute(
             "discard_request_mask",
-            "execution.seeds:unused_generators_set_aside",
+            "execution.runner_v1.seeds:unused_generators_set_aside",
             "Says which rows are thrown away.",
         ),
-        attribute("lora_config", "execution.active_lora:ActiveLoRA", "None without LoRA."),
-        attribute("requests", "execution.lanes", "Shared by all lanes: a row is made from it."),
+        attribute(
+            "lora_config", "execution.runner_v1.active_lora:ActiveLoRA", "None without LoRA."
+        ),
+        attribute(
+            "requests", "execution.runner_v1.lanes", "Shared by all lanes: a row is made from it."
+        ),
     ),
     *uses(
         "vllm.v1.worker.utils:AttentionGroup",
         body(
             "create_metadata_builders",
-            "execution.lanes:_new_attention_groups",
+            "execution.runner_v1.lanes:_new_attention_groups",
             "All that it makes is the group's own.",
         ),
         attribute(
             "metadata_builders",
-            "execution.lanes:_new_attention_groups",
+            "execution.runner_v1.lanes:_new_attention_groups",
             "Emptied in a copy of the group, and made anew.",
         ),
     ),
@@ -93,7 +97,7 @@ RUNNER = (
         "vllm.config:",
         signature(
             "set_current_vllm_config",
-            "execution.lanes:_new_attention_groups",
+            "execution.runner_v1.lanes:_new_attention_groups",
             "Builders ask for the configuration of the engine.",
         ),
     ),
@@ -101,28 +105,36 @@ RUNNER = (
         "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
         body(
             "_postprocess_tensors",
-            "execution.lanes:_copy_buffer",
+            "execution.runner_v1.lanes:_copy_buffer",
             "One tensor for both sides of a buffer, which the copies must keep.",
         ),
     ),
     *uses(
         "vllm.v1.worker.gpu_input_batch:InputBatch",
-        body("__init__", "execution.lanes:_new_batch", "Everything in it belongs to one lane."),
+        body(
+            "__init__",
+            "execution.runner_v1.lanes:_new_batch",
+            "Everything in it belongs to one lane.",
+        ),
         body(
             "remove_request condense",
-            "execution.row_state:remove_row",
+            "execution.runner_v1.row_state:remove_row",
             "Rows are removed between steps of a lane; the next one condenses its batch.",
         ),
-        attribute("req_id_to_index", "execution.row_state:remove_row", "Which rows a lane has."),
-        attribute("logitsprocs", "execution.lanes:_new_batch", "Kept by row, so one set a lane."),
+        attribute(
+            "req_id_to_index", "execution.runner_v1.row_state:remove_row", "Which rows a lane has."
+        ),
+        attribute(
+            "logitsprocs", "execution.runner_v1.lanes:_new_batch", "Kept by row, so one set a lane."
+        ),
         attribute(
             "thinking_budget_state_holder",
-            "execution.row_state:_holders",
+            "execution.runner_v1.row_state:_holders",
             "Kept by row, and not made again from tokens.",
         ),
         attribute(
             "generators num_reqs",
-            "execution.seeds:unused_generators_set_aside",
+            "execution.runner_v1.seeds:unused_generators_set_aside",
             "The generators of the rows.",
         ),
     ),
@@ -130,17 +142,19 @@ RUNNER = (
         "vllm.v1.core.sched.output:SchedulerOutput",
         attribute(
             "scheduled_new_reqs",
-            "execution.row_state:rows_handed_over",
+            "execution.runner_v1.row_state:rows_handed_over",
             "Requests that begin, or begin anew with another prompt.",
         ),
     ),
     *uses(
         "vllm.v1.core.sched.output:NewRequestData",
-        attribute("req_id", "execution.row_state:rows_handed_over", "Of which request it is."),
+        attribute(
+            "req_id", "execution.runner_v1.row_state:rows_handed_over", "Of which request it is."
+        ),
     ),
     *uses(
         "vllm.v1.sample.logits_processor.state:LogitsProcessors",
-        attribute("all", "execution.row_state:_holders", "Always in the same order."),
+        attribute("all", "execution.runner_v1.row_state:_holders", "Always in the same order."),
     ),
     *uses(
         "vllm.v1.sample.logits_processor:",
@@ -154,49 +168,55 @@ RUNNER = (
         "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder",
         body(
             "sync_batch update_state",
-            "execution.row_state:_holders",
+            "execution.runner_v1.row_state:_holders",
             "Rows come and go in the one, tokens are counted in the other, when they are sampled.",
         ),
-        attribute("_state", "execution.row_state:_holders", "By row."),
+        attribute("_state", "execution.runner_v1.row_state:_holders", "By row."),
     ),
     *uses(
         "vllm.v1.sample.logits_processor:AdapterLogitsProcessor",
         body(
             "update_state apply",
-            "execution.row_state:_holders",
+            "execution.runner_v1.row_state:_holders",
             "The one makes and moves what the other calls for each row.",
         ),
-        attribute("req_info", "execution.row_state:_holders", "By row."),
+        attribute("req_info", "execution.runner_v1.row_state:_holders", "By row."),
     ),
     *uses(
         "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin",
         body(
             "_set_active_loras",
-            "execution.active_lora:ActiveLoRA",
+            "execution.runner_v1.active_lora:ActiveLoRA",
             "Sets which adapters the layers use; put back by the same call.",
         ),
     ),
     *uses(
         "vllm.v1.utils:",
-        body("CpuGpuBuffer", "execution.lanes:_copy_buffer", "Copied part by part."),
+        body("CpuGpuBuffer", "execution.runner_v1.lanes:_copy_buffer", "Copied part by part."),
     ),
     *uses(
         "vllm.v1.utils:CpuGpuBuffer",
-        attribute("cpu gpu np", "execution.lanes:_copy_buffer", "Its parts."),
+        attribute("cpu gpu np", "execution.runner_v1.lanes:_copy_buffer", "Its parts."),
     ),
     *uses(
         "vllm.v1.sample.logits_processor:",
         signature(
-            "build_logitsprocs", "execution.lanes:_new_batch", "Logits processors of a lane."
+            "build_logitsprocs",
+            "execution.runner_v1.lanes:_new_batch",
+            "Logits processors of a lane.",
         ),
     ),
     *uses(
         "vllm.utils.platform_utils:",
-        signature("is_pin_memory_available", "execution.lanes:_new_batch", "Asked as vLLM does."),
+        signature(
+            "is_pin_memory_available", "execution.runner_v1.lanes:_new_batch", "Asked as vLLM does."
+        ),
     ),
     *uses(
         "vllm.config.model:ModelConfig",
-        attribute("logits_processors", "execution.lanes:_new_batch", "Those of the user."),
+        attribute(
+            "logits_processors", "execution.runner_v1.lanes:_new_batch", "Those of the user."
+        ),
     ),
 )
 
@@ -237,7 +257,7 @@ ATTENTION = (
         "vllm.v1.attention.backends.cpu_attn:CPUAttentionMetadataBuilder",
         body(
             "__init__ build",
-            "execution.lanes:Lanes",
+            "execution.runner_v1.lanes:Lanes",
             "Metadata is made anew for each step; a buffer kept here would be shared by lanes.",
         ),
     ),
@@ -271,17 +291,19 @@ SAMPLER = (
         "vllm.v1.sample.sampler:Sampler",
         body(
             "gather_logprobs",
-            "execution.first_use:compile_ahead",
+            "execution.runner_v1.first_use:compile_ahead",
             "Compiles what it calls, once for all numbers of rows, when it is first called.",
         ),
     ),
     *uses(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
-        attribute("sampler", "execution.first_use:compile_ahead", "What samples."),
+        attribute("sampler", "execution.runner_v1.first_use:compile_ahead", "What samples."),
     ),
     *uses(
         "vllm.config.model:ModelConfig",
-        signature("get_vocab_size", "execution.first_use:compile_ahead", "Columns of logits."),
+        signature(
+            "get_vocab_size", "execution.runner_v1.first_use:compile_ahead", "Columns of logits."
+        ),
     ),
 )
 

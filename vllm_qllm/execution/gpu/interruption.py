@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vllm_qllm.execution.device_flag import DeviceFlag
+from vllm_qllm.execution.gpu.device_flag import DeviceFlag
+from vllm_qllm.execution.gpu.run_ahead import POLL_SECONDS, Mark
 from vllm_qllm.execution.protocol import Place
-from vllm_qllm.execution.run_ahead import POLL_SECONDS, Mark
 
 # A launch is left alone for so long: one that is stopped at once, again and again, gets nowhere.
 LEAST_SECONDS = 2e-4

@@ -14,7 +14,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from vllm_qllm.execution.flag import Flag
 from vllm_qllm.execution.protocol import RunCommand, Suspended
-from vllm_qllm.execution.rpc_loop import RESUME
+from vllm_qllm.execution.transport.rpc_loop import RESUME
 
 OnSuspended = Callable[[Suspended], int]
 NextCommand = Callable[[], RunCommand]

@@ -7,10 +7,10 @@ import itertools
 
 import pytest
 
-from vllm_qllm.execution import interruption, run_ahead
-from vllm_qllm.execution.interruption import Interruption
+from vllm_qllm.execution.gpu import interruption, run_ahead
+from vllm_qllm.execution.gpu.interruption import Interruption
+from vllm_qllm.execution.gpu.run_ahead import RunAhead
 from vllm_qllm.execution.protocol import EXPERTS, Place
-from vllm_qllm.execution.run_ahead import RunAhead
 
 
 class Device:

@@ -20,7 +20,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.sample.logits_processor import build_logitsprocs
 from vllm.v1.utils import CpuGpuBuffer
 
-from vllm_qllm.execution.row_state import remove_row
+from vllm_qllm.execution.runner_v1.row_state import remove_row
 
 # State that ``execute_model`` leaves for ``sample_tokens`` of the same step.
 EPHEMERAL = ("execute_model_state", "kv_connector_output")
