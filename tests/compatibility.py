@@ -116,7 +116,7 @@ HEADER = """\
 # Compatibility
 
 Made from the markers of the tests that passed (`make compatibility`); a test run that finds this
-page out of date fails.
+page out of date fails. These tests run on the CPU; [gpu.md](gpu.md) says what has run on a GPU.
 
 "yes": a test compares the outputs, or checks the behaviour, in that mode. "suspended": in one of
 these tests steps that hold such requests are suspended, and it checks that they were. A dash: no

@@ -30,8 +30,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "pipeline parallelism": {"parallel_config.pipeline_parallel_size": 2},
     "data parallelism": {"parallel_config.data_parallel_size": 2},
     "KV connectors": {"kv_transfer_config": SimpleNamespace()},
-    "model runner V2": {"use_v2_model_runner": True},
-    "asynchronous scheduling": {"scheduler_config.async_scheduling": True},
+    "model runner V2 where you ask for it": {"use_v2_model_runner": True},
+    "asynchronous scheduling where you ask for it": {"scheduler_config.async_scheduling": True},
     "pooling models": {"model_config.runner_type": "pooling"},
 }
 

@@ -46,7 +46,7 @@ def test_the_policy_of_the_readme_is_one() -> None:
     (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", README, re.M) if "def plan" in b)
     found: dict[str, Any] = {}
     exec(textwrap.dedent(block), found)
-    policy: Policy = found["NoRiders"](PriorityConfig())
+    policy: Policy = found["Unmixed"](PriorityConfig())
     busy, idle = ClassView(1, 1, 0, 0), ClassView(0, 0, 0, 0)
     assert policy.plan(EngineView((idle, busy))) == Run(1)
     assert policy.plan(EngineView((idle, idle))) == Resume()

@@ -40,9 +40,8 @@ class PriorityClass:
             suspended again. Milliseconds; at least one yield point is always passed. The shares
             ``slice_ms / (max_wait_ms + slice_ms)`` of all classes but the first add up to less
             than 1.
-        slo_ttft_ms: objective for the time to first token, which the status page compares with
-            what was, exactly where it is a bound of their histogram; null for no objective.
-            Milliseconds.
+        slo_ttft_ms: objective for the time to first token, shown on the status page; between two
+            bounds of the histogram the share is interpolated; null: none. Milliseconds.
         slo_share: share of the requests that are to keep it.
         max_prompt_chars: characters of a text that is tokenized, or ids of one that is decoded;
             null: 16 for each token of the model's longest sequence, at least 262144, and any in the
@@ -55,7 +54,7 @@ class PriorityClass:
             does not bind the most urgent class.
         grammar_wait_ms: how long a request may wait for its grammar; null for any time. It then
             ends with an error. Milliseconds.
-        grammar_ms: of the engine's thread, that a grammar may take for each token on average, and
+        grammar_ms: mean time for each token that a grammar may take of the engine's thread, and
             all of a step together; null for any. A request that goes on taking more ends with an
             error. Milliseconds.
     """

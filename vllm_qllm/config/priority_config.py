@@ -60,21 +60,20 @@ class PriorityConfig:
         classes: most urgent first.
         yield_points: where a step can be suspended: among the experts of a layer, too (``expert``),
             before every ``layer``, or ``none``.
-        run_ahead: yield points by which the host may be ahead of a GPU in a step that can be
-            suspended; what lies between is what an urgent request may have to wait for. A layer
-            has three with ``expert`` and one with ``layer``.
-        reserved_kv: fraction of the KV blocks that only the most urgent class may use.
-        ride_slowdown: a decode step of urgent requests takes decodes of less urgent ones along
-            while that is expected to make it at most this many times slower; 1 means never.
+        run_ahead: how many yield points the host may enqueue ahead of a GPU. An urgent request
+            waits for these. A layer has three with ``expert`` and one with ``layer``.
+        reserved_kv: fraction of the KV blocks that less urgent classes normally leave free.
+        ride_slowdown: how many times slower decodes of less urgent requests may make an urgent
+            step that they join (a mixed batch); 1: they never join.
         max_preemptions: how often one request may lose its KV blocks, or the step that it is in,
             to more urgent work.
         progress_cap: a request that has produced this fraction of its ``max_tokens`` loses its
             KV blocks after all others.
-        park_fraction: of the KV blocks, that held-back requests may keep; those beyond it are
+        park_fraction: of the KV blocks, what held-back requests may keep; requests beyond it are
             preempted.
-        spill_bytes: host memory of each worker for the KV of preempted requests; 0 computes it
-            again.
-        spill_path: directory for a file that holds it instead of memory.
+        spill_bytes: host memory of each worker for offloaded KV of preempted requests; 0: it is
+            computed again.
+        spill_path: directory for a file that takes the place of this memory.
         program_ttl_ms: how long the KV of a finished turn is kept for the next turn of its program;
             0: it is not. Milliseconds.
         order: of requests of one priority: by their own ``arrival`` or by that of the first turn
@@ -86,7 +85,7 @@ class PriorityConfig:
         stall_limit_ms: ``/health`` fails when the engine has made no step for so long while
             requests wait; 0: it does not.
         tenants: path of the file that says who may use which class; null: everybody may.
-        max_body_bytes: of the body of an HTTP request, whatever its class.
+        max_body_bytes: largest body of an HTTP request, whatever its class.
         max_body_items: texts, names, lists and objects in the JSON of a body, and every 32
             numbers, whatever its class; null: one for every 8 tokens of the model's longest
             sequence, at least 16384. ``/v1/responses`` takes a third of it, ``/v1/messages`` and
