@@ -331,6 +331,8 @@ class BareScheduler:
         assert not scheduler.waiting and not scheduler.kv_holding_waiting
         assert not scheduler.deferred_waiting and not scheduler._inflight_prefills
         assert not scheduler.by_class.held
+        assert not scheduler.progress._of
+        assert not scheduler.victims._trimmed and not scheduler.victims._abandoned
         assert self.free == self.blocks
         assert not any(c.has_work for c in scheduler.view(self.clock.now).classes)
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from vllm.v1.request import RequestStatus
 
+from tests.engine.bare_scheduler import BE, LS, Make
 from vllm_qllm.engine.census import Census, ClassRecord
 from vllm_qllm.engine.flight import Flight
 from vllm_qllm.engine.step import Step
@@ -30,7 +32,7 @@ def request(name: str, level: int, missing: int = 1, output: int = 1, **more: An
 def census_of(running: list[Any], flight: Flight, **more: Any) -> Census:
     requests: Any = SimpleNamespace(
         levels=range(2),
-        running=running,
+        admitted=running,
         level=lambda r: r.level,
         count_waiting=lambda level: 3 * level,
         **more,
@@ -57,7 +59,8 @@ def test_each_request_is_in_one_state() -> None:
         # A prompt that is computed again, all but its last token.
         request("again", 1, missing=1, output=4),
     ]
-    urgent, less = census_of(running, flight).take()
+    census = census_of(running, flight)
+    urgent, less = census.take()
     assert urgent == ClassRecord(0, waiting=0, decoding=1)
     assert less == ClassRecord(
         1,
@@ -67,11 +70,10 @@ def test_each_request_is_in_one_state() -> None:
         suspended=2,
         suspended_prompts=True,
         suspended_decodes=True,
-        parked=2,
-        parked_blocks=14,
         prompt_tokens=30,
     )
     assert (urgent.running, less.running) == (1, 2)
+    assert census.parked() == [(0, 0), (2, 14)]
 
 
 def test_a_look_is_shared_until_something_happens() -> None:
@@ -82,6 +84,22 @@ def test_a_look_is_shared_until_something_happens() -> None:
     assert census.take() is first
     census.outdated()
     assert census.take()[0].decoding == 1
+
+
+def test_arrivals_look_at_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst is taken in while a step is suspended: each of it must cost little."""
+    bare = make(seqs=8)
+    for number in range(4):
+        bare.add(f"b{number}", BE, 8, out=9)
+    bare.begin()
+    looks: list[int] = []
+    look = Census._look
+    monkeypatch.setattr(Census, "_look", lambda self: looks.append(1) or look(self))  # type: ignore[func-returns-value]
+    for number in range(50):
+        bare.add(f"l{number}", LS, 8)
+    assert not looks
+    bare.end()
+    assert len(looks) == 1
 
 
 def test_what_is_blocked_and_what_compiles() -> None:

@@ -12,12 +12,12 @@ from vllm_qllm.engine.step import Step
 
 
 def start(flight: Flight, level: int, *names: str, suspendable: bool = True) -> Step:
-    lane = flight.lane(level, suspendable)
+    lane = flight.lane(level) if suspendable else None
     output: Any = object()
     step = Step(
         number=flight.next_number(),
         level=level,
-        lane=lane,
+        lane=lane or 0,
         suspendable=suspendable,
         budget=None,
         protected=False,
@@ -64,13 +64,13 @@ def test_batches_end_in_any_order() -> None:
 
 def test_a_class_keeps_to_its_lane() -> None:
     flight = Flight(lanes=3)
-    assert [flight.lane(level, True) for level in range(3)] == [0, 1, 2]
-    assert [flight.lane(level, False) for level in range(3)] == [0, 0, 0]
+    assert [flight.lane(level) for level in (1, 2)] == [1, 2]
 
 
-def test_two_steps_of_one_class_have_a_lane_each() -> None:
+def test_two_steps_of_one_class_have_a_lane_each_while_there_are_some() -> None:
     flight = Flight(lanes=3)
-    start(flight, 0).suspend(1.0, 1)
-    assert flight.lane(0, False) == 1
-    start(flight, 0).suspend(2.0, 1)
-    assert flight.lane(0, False) == 2 and flight.lane(1, True) == 2
+    start(flight, 1).suspend(1.0, 1)
+    assert flight.lane(1) == 2
+    start(flight, 1).suspend(2.0, 1)
+    assert flight.lane(1) is None, "the first lane is for what is never suspended"
+    assert flight.lane(0) is None

@@ -87,14 +87,14 @@ def test_one_that_waits_for_its_token_can_lose_its_blocks(make: Make) -> None:
     first = scheduler.schedule()
     other = bare.add("other", 5, 80, out=3, arrival=2.0)
     second, third = scheduler.schedule(), scheduler.schedule()
-    assert scheduler.level(skipped) == scheduler.level(other)
+    assert scheduler.by_class.level(skipped) == scheduler.by_class.level(other)
     made = [output.num_scheduled_tokens for output in (first, second, third)]
     assert made == [{"skipped": 64}, {"other": 32}, {"other": 32}]
     assert skipped.status == RequestStatus.PREEMPTED and third.preempted_req_ids == {"skipped"}
     assert scheduler.running == [other]
     for output, tokens in ((first, [7]), (second, []), (third, [])):
         scheduler.update_from_output(output, result(output, *tokens))
-    assert not scheduler.in_flight
+    assert not scheduler.flight
     finish(bare)
     assert skipped.num_output_tokens == other.num_output_tokens == 3
     bare.assert_idle()

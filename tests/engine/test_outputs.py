@@ -134,7 +134,7 @@ def test_a_reset_before_the_step_completes_keeps_the_order(make: Make) -> None:
     assert not scheduler.running and list(scheduler.waiting) == requests
     assert bare.free == bare.blocks
     scheduler.update_from_output(output, result(output, 7))
-    assert not scheduler.in_flight and not any(r.num_output_tokens for r in requests)
+    assert not scheduler.flight and not any(r.num_output_tokens for r in requests)
     again = scheduler.schedule()
     assert scheduler.running == requests
     scheduler.update_from_output(again, result(again, 7))

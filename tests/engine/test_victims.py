@@ -28,7 +28,7 @@ class Held:
     def level(request: Any) -> int:
         return int(request.level)
 
-    def preempt(self, request: Any) -> None:
+    def preempt_held(self, request: Any) -> None:
         self.held_back.remove(request)
         request.num_preemptions += 1
 

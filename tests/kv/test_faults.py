@@ -157,12 +157,12 @@ def test_an_abort_gives_back_what_is_on_the_host_and_what_is_parked(
     engine.step()
     scheduler = engine.core.scheduler
     on_host = [i for i in waiting if scheduler.spill.tokens(i)]
-    parked = scheduler.census.take()[BE]
-    assert len(on_host) == 1 and parked.parked == 1, "one lost its blocks, the other keeps them"
+    parked = scheduler.census.parked()[BE]
+    assert len(on_host) == 1 and parked[0] == 1, "one lost its blocks, the other keeps them"
     held = engine.free_blocks
     engine.abort(*waiting)
     assert scheduler.spill.held() == {}
-    assert engine.free_blocks == held + parked.parked_blocks
+    assert engine.free_blocks == held + parked[1]
     engine.run()
     assert len(engine.results[urgent].tokens) == 20
     assert engine.free_blocks == free

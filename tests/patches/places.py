@@ -15,7 +15,8 @@ def main() -> None:
     import vllm
     from vllm.plugins import load_general_plugins
 
-    from vllm_qllm import seams, verify
+    from vllm_qllm import seams
+    from vllm_qllm.verify import __main__ as verify
 
     def places() -> dict[str, str | None]:
         return {str(seam): seam.wrapped_in() for seam in seams.ALL}

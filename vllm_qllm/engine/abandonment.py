@@ -141,4 +141,4 @@ class Abandonment:
         valid = self._blocks.valid_tokens(request, step.unwritten_blocks)
         if valid < request.num_computed_tokens and request.status == RequestStatus.RUNNING:
             request.num_computed_tokens = valid  # what may be kept on the host
-            self._requests.preempt(request)
+            self._requests.preempt_running(request)

@@ -10,7 +10,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_qllm.engine.census import ClassRecord
 from vllm_qllm.engine.flight import Flight
-from vllm_qllm.engine.progress import ProgressTable
+from vllm_qllm.engine.progress import Progress, ProgressTable
 from vllm_qllm.engine.step import Step
 from vllm_qllm.execution.protocol import Place
 from vllm_qllm.kv.copies import CopyReport
@@ -121,17 +121,15 @@ class Accounting:
             new = request.num_output_tokens - progress.tokens
             if new > 0:
                 if progress.first_token is None:
-                    self._first_token(request, now)
+                    self._first_token(progress, request.num_prompt_tokens, now)
                 progress.advance(request.num_output_tokens, now)
                 self._recorder.generated_tokens(progress.level, new)
             if request.is_finished():
                 self.finished(request, now)
 
-    def _first_token(self, request: Request, now: float) -> None:
-        progress = self._progress.of(request.request_id)
-        assert progress is not None
+    def _first_token(self, progress: Progress, prompt_tokens: int, now: float) -> None:
         self._recorder.first_token(progress.level, now - progress.arrived)
-        self._recorder.prompt_tokens(progress.level, request.num_prompt_tokens)
+        self._recorder.prompt_tokens(progress.level, prompt_tokens)
         if self._log is not None:
             self._log.request_first_token(progress.level, progress.serial, now)
 
@@ -168,14 +166,13 @@ class Accounting:
             if self._log is not None:
                 self._log.queue(level, record.waiting, record.running, record.suspended, now)
 
-    def kv(self, records: Sequence[ClassRecord], spilled: Sequence[int], now: float) -> None:
-        """What held-back requests of each class hold, and ``spilled`` bytes on the host."""
-        for record, size in zip(records, spilled, strict=True):
-            level = record.level
-            self._recorder.parked(level, record.parked, record.parked_blocks)
+    def kv(self, parked: Sequence[tuple[int, int]], spilled: Sequence[int], now: float) -> None:
+        """What each class holds: ``parked`` requests and their blocks, bytes on the host."""
+        for level, ((requests, blocks), size) in enumerate(zip(parked, spilled, strict=True)):
+            self._recorder.parked(level, requests, blocks)
             self._recorder.spilled(level, size)
             if self._log is not None:
-                self._log.kv(level, record.parked, record.parked_blocks, size, now)
+                self._log.kv(level, requests, blocks, size, now)
 
     def close(self) -> None:
         """Let go of what others read."""

@@ -22,8 +22,6 @@ class ClassRecord:
         prefilling, decoding: admitted, and in no suspended step.
         suspended: in suspended steps.
         suspended_prompts, suspended_decodes: whether prompts, and decodes, are among these.
-        parked: admitted, and in no step.
-        parked_blocks: KV blocks that these hold.
         prompt_tokens: that ``prefilling`` have yet to compute.
     """
 
@@ -34,8 +32,6 @@ class ClassRecord:
     suspended: int = 0
     suspended_prompts: bool = False
     suspended_decodes: bool = False
-    parked: int = 0
-    parked_blocks: int = 0
     prompt_tokens: int = 0
 
     @property
@@ -58,6 +54,7 @@ class Census:
         self._flight = flight
         self._blocks = blocks
         self._records: list[ClassRecord] | None = None
+        self._parked: list[list[Request]] = []
 
     def outdated(self) -> None:
         """Something has happened to a request or a step since the last look."""
@@ -69,14 +66,20 @@ class Census:
             self._records = self._look()
         return self._records
 
+    def parked(self) -> list[tuple[int, int]]:
+        """Of each class: how many requests are admitted and in no step, and KV blocks of these."""
+        self.take()
+        return [(len(rows), sum(map(self._blocks.count, rows))) for rows in self._parked]
+
     def _look(self) -> list[ClassRecord]:
         requests, flight = self._requests, self._flight
         records = [ClassRecord(level, requests.count_waiting(level)) for level in requests.levels]
         suspended: dict[str, int] = {}
         for step in flight.suspended:
             suspended |= step.request_ids
-        runs = flight.last.request_ids if len(flight) else {}
-        for request in requests.running:
+        runs = {name for step in flight for name in step.request_ids}
+        self._parked = [[] for _ in requests.levels]
+        for request in requests.admitted:
             record = records[requests.level(request)]
             name = request.request_id
             tokens = suspended.get(name)
@@ -92,8 +95,7 @@ class Census:
                 record.prefilling += 1
                 record.prompt_tokens += request.num_tokens - request.num_computed_tokens
             if name not in runs:
-                record.parked += 1
-                record.parked_blocks += self._blocks.count(request)
+                self._parked[record.level].append(request)
         return records
 
     # -- what waits for something else than its turn -------------------------------------------

@@ -86,18 +86,18 @@ class Flight:
         """KV blocks that suspended steps have yet to write."""
         return frozenset().union(*(step.unwritten_blocks for step in self.suspended))
 
-    def lane(self, level: int, suspendable: bool) -> int:
-        """The lane of a step that is to start: its class's own, or another that is free.
+    def lane(self, level: int) -> int | None:
+        """The lane of a step that is to start and may be suspended.
 
-        What cannot be suspended shares the first one, and never needs a spare one. Requests that
-        stay in a lane need not be moved, so a class keeps to its own where it can.
+        The first lane is for what cannot be: CUDA graphs were captured on it, and it is never in
+        use by a suspended step. Requests that stay in a lane need not be moved, so a class keeps to
+        its own where it can.
 
         Args:
             level: of its most urgent class.
-            suspendable: whether it may stop at yield points.
+
+        Returns:
+            That of its class, or another that is free; None if none is.
         """
         used = {step.lane for step in self.suspended}
-        wished = level if suspendable else 0
-        if wished not in used:
-            return wished
-        return next(lane for lane in self._lanes if lane not in used)
+        return next((n for n in (level, *self._lanes) if n > 0 and n not in used), None)

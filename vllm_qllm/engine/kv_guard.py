@@ -78,7 +78,7 @@ class KVGuard:
             if blocks is not None:
                 return blocks
         for victim in victims:
-            self._requests.preempt(victim)
+            self._requests.preempt_held(victim)
             blocks = self._try(request, num_new_tokens, *args, **kwargs)
             if blocks is not None:
                 return blocks

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vllm_qllm.config import PriorityClass
 from vllm_qllm.engine.census import Census, ClassRecord
+from vllm_qllm.engine.requests import Requests
 from vllm_qllm.engine.step import Step
 from vllm_qllm.policy import ClassView, Service
 
@@ -18,10 +19,14 @@ class LoadMeter:
 
     Args:
         classes: most urgent first.
-        census: of the scheduler's requests.
+        requests: of the scheduler.
+        census: of these.
     """
 
-    def __init__(self, classes: Sequence[PriorityClass], census: Census) -> None:
+    def __init__(
+        self, classes: Sequence[PriorityClass], requests: Requests, census: Census
+    ) -> None:
+        self._requests = requests
         self._census = census
         self._service = Service(classes)
 
@@ -54,10 +59,9 @@ class LoadMeter:
 
     def any_work(self) -> bool:
         """Whether anything but blocked requests is there to schedule."""
-        records = self._census.take()
-        if any(record.running or record.suspended for record in records):
-            return True
-        return sum(record.waiting for record in records) > sum(self._census.blocked())
+        return self._requests.any_running or self._requests.waiting_in_all > sum(
+            self._census.blocked()
+        )
 
     # -- who has the machine -------------------------------------------------------------------
 

@@ -115,7 +115,8 @@ class Parking:
             if request_id in cached.resumed_req_ids:
                 continue
             request = self._requests.known(request_id)
-            if request is None or self._requests.level(request) == 0:
+            assert request is not None
+            if self._requests.level(request) == 0:
                 continue
             filled = output.num_scheduled_tokens[request_id] // self._block_size
             (ids,) = self._blocks.manager.get_block_ids(request_id)

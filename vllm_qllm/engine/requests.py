@@ -69,13 +69,23 @@ class Requests:
         suspended = self._flight.suspended_ids
         return [r for r in self.held if r.request_id not in suspended]
 
+    @property
+    def any_running(self) -> bool:
+        """Whether any request is admitted."""
+        return bool(self.running or self.held)
+
     def known(self, request_id: str) -> Request | None:
         """The request of this id unless it has ended."""
         return self._scheduler.requests.get(request_id)
 
-    def preempt(self, request: Request) -> None:
-        """Take the KV blocks of an admitted request, which then waits again."""
-        (self.held if request in self.held else self.running).remove(request)
+    def preempt_held(self, request: Request) -> None:
+        """Take the KV blocks of one of ``held``, which then waits again."""
+        self.held.remove(request)
+        self._scheduler._preempt_request(request, time.monotonic())
+
+    def preempt_running(self, request: Request) -> None:
+        """Take the KV blocks of one of ``running``, which then waits again."""
+        self.running.remove(request)
         self._scheduler._preempt_request(request, time.monotonic())
 
     # -- waiting -------------------------------------------------------------------------------
@@ -87,6 +97,11 @@ class Requests:
     def count_waiting(self, level: int) -> int:
         """How many these are."""
         return self._holding.count(level) + self._waiting.count(level)
+
+    @property
+    def waiting_in_all(self) -> int:
+        """How many there are of all classes."""
+        return len(self._holding) + len(self._waiting)
 
     def next_prompt(self, level: int) -> Request | None:
         """The first request of a class that waits and holds no KV blocks."""

@@ -79,7 +79,7 @@ class PriorityScheduler(Scheduler):
         self.by_class = requests = Requests(self, config, flight)
         self.blocks = blocks = Blocks(self)
         self.census = Census(requests, flight, blocks)
-        self.load = LoadMeter(config.classes, self.census)
+        self.load = LoadMeter(config.classes, requests, self.census)
         self.decode_cost = DecodeCost()
         # -- what is told
         self.progress = ProgressTable()
@@ -160,6 +160,7 @@ class PriorityScheduler(Scheduler):
             if level == plan.level:
                 continue
             self.flight.end(self.flight.last)
+            self.census.outdated()
             unused, output = output, self._schedule_by(Run(level), throttle_prefills)
             output.finished_req_ids |= unused.finished_req_ids
             output.preempted_req_ids = unused.preempted_req_ids | output.preempted_req_ids
@@ -213,7 +214,7 @@ class PriorityScheduler(Scheduler):
         self.accounting.scheduled(step, now)
         self._tell(now)
         # While a step is in flight, requests outside it wait.
-        self.accounting.kv(self.census.take(), self.parking.spilled_bytes(), now)
+        self._tell_kv(now)
         return output
 
     def _split_running(self, plan: Run, room: StepRoom) -> tuple[list[Request], list[Request]]:
@@ -245,23 +246,23 @@ class PriorityScheduler(Scheduler):
         level = min(map(self.by_class.level, requests), default=0)
         suspendable = self.in_step and plan.suspendable and level > 0
         suspendable &= output.total_num_scheduled_tokens > self._captured_tokens
+        lane = self.flight.lane(level) if suspendable else None
+        suspendable = lane is not None
         # No prompt token in the step: every row is one decoded token.
         decode = all(n == 1 for n in scheduled.values()) and all(
             r.num_output_tokens for r in requests
         )
+        unwritten = self.blocks.written_by(requests, scheduled) | self.parking.restored_by(output)
         return Step(
             number=self.flight.next_number(),
             level=level,
-            lane=self.flight.lane(level, suspendable),
+            lane=lane or 0,
             suspendable=suspendable,
             budget=plan.budget if suspendable else None,
             protected=plan.protected,
             request_ids=dict(scheduled),
             output=output,
-            unwritten_blocks=self.blocks.written_by(requests, scheduled)
-            | self.parking.restored_by(output)
-            if suspendable
-            else frozenset(),
+            unwritten_blocks=unwritten if suspendable else frozenset(),
             riding=self._riding(requests, None if decode else output.total_num_scheduled_tokens),
             restoring=self.parking.restoring(output),
             decode_rows=len(scheduled) if decode and scheduled else None,
@@ -298,8 +299,7 @@ class PriorityScheduler(Scheduler):
     def resume(self, plan: Resume | None) -> Step:
         """The step that was suspended last goes on by ``plan``; None: it is given up."""
         step, now = self.flight.last, time.monotonic()
-        self.accounting.resumed(step, now - (step.suspended_at or now), now)
-        step.resume(now)
+        self.accounting.resumed(step, step.resume(now), now)
         step.protected = plan is not None and plan.protected
         # Without a budget it is protected for the sake of a call, which is not its class's debt.
         charged = plan is not None and plan.protected and plan.budget is not None
@@ -342,6 +342,7 @@ class PriorityScheduler(Scheduler):
         self, request_ids: str | Iterable[str] | None, status: RequestStatus
     ) -> list[Request]:
         finished = super().finish_requests(request_ids, status)
+        self.census.outdated()
         for request in finished:
             self.accounting.finished(request, time.monotonic())
         return finished
@@ -386,9 +387,11 @@ class PriorityScheduler(Scheduler):
         """
         step = self.flight.of(scheduler_output)
         if step is None:
+            outputs = super().update_from_output(scheduler_output, model_runner_output)
             self.census.outdated()
-            return super().update_from_output(scheduler_output, model_runner_output)
+            return outputs
         self.flight.end(step)
+        self.census.outdated()
         ran = step.ran + time.monotonic() - step.resumed_at
         computed = self.abandonment.ending(step) if step.abandoned else {}
         for request_id, status in step.pending_aborts:
@@ -407,7 +410,7 @@ class PriorityScheduler(Scheduler):
         self.load.ended(now)
         self._tell(now)
         if not self.running:
-            self.accounting.kv(self.census.take(), self.parking.spilled_bytes(), now)
+            self._tell_kv(now)
         return outputs
 
     def _tell(self, now: float) -> None:
@@ -415,11 +418,16 @@ class PriorityScheduler(Scheduler):
         self.accounting.queues(self.census.take(), now)
         self._beat(now)
 
+    def _tell_kv(self, now: float) -> None:
+        """Let others see what KV the requests hold that are in no step."""
+        self.accounting.kv(self.census.parked(), self.parking.spilled_bytes(), now)
+
     def _beat(self, now: float) -> None:
         """Note that the engine goes on, and whether it is to go on from here."""
-        busy = any(step.request_ids for step in self.flight)
         # A paused engine, and one whose requests all wait for something else, is not at work.
-        busy |= self.get_num_unfinished_requests() > 0 and self.load.any_work()
+        busy = any(step.request_ids for step in self.flight) or (
+            self.get_num_unfinished_requests() > 0 and self.load.any_work()
+        )
         self._pulse.beat(now, busy)
 
     def set_pause_state(self, pause_state: PauseState) -> None:

@@ -65,8 +65,10 @@ class Step:
         self.suspended_at = now
         self.yield_point = yield_point
 
-    def resume(self, now: float) -> None:
-        """Note that the step runs again."""
+    def resume(self, now: float) -> float:
+        """Note that the step runs again; returns the seconds that it did not."""
         assert self.suspended_at is not None
+        seconds = now - self.suspended_at
         self.suspended_at = None
         self.resumed_at = now
+        return seconds

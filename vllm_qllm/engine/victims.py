@@ -74,7 +74,7 @@ class Victims:
         for victim in self.of(level):
             held -= self._blocks.count(victim)
             self._trimmed[victim.request_id] += 1
-            self._requests.preempt(victim)
+            self._requests.preempt_held(victim)
             if held <= self._parked_blocks:
                 return
 

@@ -25,7 +25,7 @@ SCHEDULER = uses(
     ),
     body(
         "_preempt_request",
-        "engine.requests:Requests.preempt",
+        "engine.requests:Requests.preempt_held",
         "Held-back requests lose their blocks by it: it frees, counts and queues them, and their "
         "removal from running is left to the caller.",
     ),
