@@ -258,7 +258,7 @@ BEFORE = [
     (None, {}, said({"priority": -3}), True),
     (None, {}, said({"extra_body": {"service_tier": "priority"}}), True),
     (None, {}, said({"service_tier": "flex"}), False),
-    (None, {}, said({"priority": -3, "tools": [{"priority": 50}]}), False),
+    (None, {}, said({"priority": -3, "tools": [{"priority": 50}]}), True),
     (None, {}, said({"prompt": '"priority": 50'}), True),
     (None, {}, LARGE, True),  # the class of priority 0
     ("chat", URGENT, LARGE, True),

@@ -6,21 +6,19 @@ It decides whose body is read first, and nothing else: what the handler finds ou
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 from starlette.datastructures import Headers
 
 from vllm_qllm.access.route_kind import RouteKind, kind_of
 from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.intake.urgency_fields import PRIORITY, UNCLEAR, urgency_fields
 
 PRIORITY_HEADER = "X-Vllm-Priority"
-# Fields of JSON that say an urgency, and what they may hold. Within a text they have backslashes.
-PRIORITY = b'"priority"', re.compile(rb"\s*:\s*([+-]?[0-9]{1,19})(?![0-9.eE])")
-SERVICE_TIER = b'"service_tier"', re.compile(rb'\s*:\s*"([\w.-]{1,63})"')
-# So many of each are looked at.
-MOST = 64
 
 
 def expected_level(
@@ -28,7 +26,7 @@ def expected_level(
     route: str,
     tenant_request: TenantRequest | None,
     headers: Headers,
-    body: bytes,
+    body: Callable[[], bytes],
 ) -> int:
     """Index of the class.
 
@@ -37,43 +35,60 @@ def expected_level(
         route: by :func:`vllm_qllm.access.route.route_of`.
         tenant_request: of the tenant; None on a server without tenants.
         headers: of the request.
-        body: all of it, JSON or not.
+        body: gives all of it, JSON or not; asked only where nothing else says the class.
     """
     kind, least = kind_of(route), len(config.classes) - 1
     if kind is RouteKind.DEFAULT:
         return config.level(0 if tenant_request is None else tenant_request.priority)
     if kind is not RouteKind.CLASS:
         return least
-    asked = _asked(config, headers, body, auto_asks=tenant_request is None)
+    header = headers.get(PRIORITY_HEADER)
+    if header is None:
+        asked = _asked(config, body(), auto_asks=tenant_request is None)
+    else:
+        header = header.strip()
+        asked = int(header) if re.fullmatch(r"[+-]?[0-9]{1,19}", header) else None
+    if asked is UNCLEAR:
+        return least if tenant_request is None else _least(config, tenant_request)
     if tenant_request is None:
         return config.level(asked or 0)
     granted = tenant_request.expects(asked)
     return least if granted is None else config.level(granted)
 
 
-def _asked(config: PriorityConfig, headers: Headers, body: bytes, *, auto_asks: bool) -> int | None:
-    """The priority that a request seems to ask for, None for none.
+def _least(config: PriorityConfig, tenant_request: TenantRequest) -> int:
+    """The least urgent class that a tenant may use."""
+    levels = range(len(config.classes))
+    granted = [tenant_request.expects(config.usual_priority(level)) for level in levels]
+    return max(config.level(priority) for priority in granted if priority is not None)
 
-    Of several in a body, one of them perhaps in a schema, the least urgent counts.
+
+def _asked(config: PriorityConfig, body: bytes, *, auto_asks: bool) -> Any:
+    """The priority that a body seems to ask for, None for none, :data:`UNCLEAR` for any.
+
+    Of several the least urgent counts.
     """
-    header = headers.get(PRIORITY_HEADER)
-    if header is not None:
-        header = header.strip()
-        return int(header) if re.fullmatch(r"[+-]?[0-9]{1,19}", header) else None
-    numbers = [int(said) for said in _said(PRIORITY, body)]
-    if numbers:
-        return max(numbers)
-    tiers = [said.decode() for said in _said(SERVICE_TIER, body)]
-    known = [config.tier_priority(tier) for tier in tiers if auto_asks or tier != "auto"]
-    return max((priority for priority in known if priority is not None), default=None)
+    most: int | None = None
+    for name, value in urgency_fields(body):
+        if name == PRIORITY:
+            priority = _number(value)
+        elif value == "auto" and not auto_asks:
+            continue
+        else:
+            priority = config.tier_priority(value) if isinstance(value, str) else None
+        if priority is UNCLEAR:
+            return UNCLEAR
+        if priority is not None:
+            most = priority if most is None else max(most, priority)
+    return most
 
 
-def _said(field: tuple[bytes, re.Pattern[bytes]], body: bytes) -> Iterator[bytes]:
-    name, value = field
-    start = 0
-    for _ in range(MOST):
-        if (start := body.find(name, start)) < 0:
-            return
-        start += len(name)
-        if (said := value.match(body, start)) is not None:
-            yield said[1]
+def _number(value: Any) -> Any:
+    """The integer that vLLM's models take a value for; they take strings and "10.0", too."""
+    if value is None or value is UNCLEAR or isinstance(value, int):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return UNCLEAR
+    return int(number) if math.isfinite(number) and number.is_integer() else UNCLEAR

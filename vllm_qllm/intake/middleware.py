@@ -134,7 +134,6 @@ class _Body:
 
         return received
 
-    @property
     def whole(self) -> bytes:
         """All that was read, if it is JSON."""
         if not self._counts:
