@@ -172,7 +172,7 @@ def test_a_refusal_says_how_much_there_was_and_what_is_allowed_where() -> None:
 
 
 def test_large_ones_are_read_one_by_one_and_small_ones_beside_them() -> None:
-    async def run() -> None:
+    async def main() -> None:
         reading, go_on = [], asyncio.Event()
 
         async def app(body: bytes) -> None:
@@ -195,7 +195,7 @@ def test_large_ones_are_read_one_by_one_and_small_ones_beside_them() -> None:
         go_on.set()
         assert {client.status for client in await asyncio.gather(*large)} == {200}
 
-    asyncio.run(run())
+    run(main())
 
 
 @pytest.mark.parametrize("how", ["urgent", "elsewhere"])
@@ -226,7 +226,7 @@ def test_the_next_one_is_read_when_this_one_was(how: str) -> None:
 
 
 def test_who_goes_away_while_waiting_is_not_served() -> None:
-    async def run() -> None:
+    async def main() -> None:
         reading, go_on = [], asyncio.Event()
 
         async def app(body: bytes) -> None:
@@ -243,7 +243,7 @@ def test_who_goes_away_while_waiting_is_not_served() -> None:
         await asyncio.wait_for(front(scope(), last.receive, last.send), 10)
         assert (len(reading), gone.sent, last.status) == (2, [], 200)
 
-    asyncio.run(run())
+    run(main())
 
 
 def said(fields: dict[str, Any]) -> bytes:
@@ -359,7 +359,7 @@ def test_who_is_cancelled_while_waiting_keeps_no_turn(ticks: int) -> None:
         await asyncio.gather(first, second, return_exceptions=True)
         await asyncio.wait_for(begin(), 5)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_server_without_limits_reads_nothing() -> None:
@@ -378,3 +378,35 @@ def test_a_refused_tenant_is_told_so_as_for_its_other_refusals(tmp_path: Path) -
     client = sent(Client(b" " * (BYTES + 1)), scope() | {SCOPE_KEY: of_a})
     assert client.status == 413
     assert of_a.refusal is not None and of_a.refusal.reason == "body"
+
+
+@pytest.mark.parametrize("is_tenant", [True, False])
+def test_an_operator_waits_for_nobody(tmp_path: Path, is_tenant: bool) -> None:
+    """Without tenants anybody may ask what an operator may."""
+    config = config_with(tmp_path, {"op": {"classes": {"batch": {}}, "operator": True}})
+    access = AccessControl(config, None)
+
+    async def main() -> bool:
+        reading: list[bytes] = []
+
+        async def app(body: bytes) -> None:
+            reading.append(body)
+            await asyncio.sleep(1.0)
+
+        front = middleware(app)
+        first = Client(LARGE)
+        serving = asyncio.ensure_future(front(scope(), first.receive, first.send))
+        await asyncio.sleep(0.01)
+        to = scope("/update_weights")
+        if is_tenant:
+            of_op = tenant_request(access, "op")
+            of_op.route = "POST /update_weights"
+            to |= {SCOPE_KEY: of_op}
+        client = Client(LARGE)
+        asking = asyncio.ensure_future(front(to, client.receive, client.send))
+        await asyncio.sleep(0.01)
+        came = len(reading) == 2
+        await asyncio.gather(serving, asking)
+        return came
+
+    assert run(main()) == is_tenant

@@ -9,7 +9,15 @@ import pytest
 
 from tests.intake.virtual_loop import loop, run
 from vllm_qllm.intake.stepwise import stepwise
-from vllm_qllm.intake.turns import LONGEST_REST_SECONDS, REST, SHORT_SECONDS, Turn, Turns, withdraw
+from vllm_qllm.intake.turns import (
+    IDLE_SECONDS,
+    LONGEST_REST_SECONDS,
+    REST,
+    SHORT_SECONDS,
+    Turn,
+    Turns,
+    withdraw,
+)
 
 LONG = 4 * SHORT_SECONDS
 
@@ -233,5 +241,98 @@ def test_work_in_steps_ends_as_it_would_alone(error: type[BaseException]) -> Non
         assert await stepwise(work(), turn) == 3
         with pytest.raises(error):
             await stepwise(raises(), turn)
+
+    run(main())
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_who_waits_for_something_else_than_the_loop_holds_up_nobody(level: int) -> None:
+    async def main() -> tuple[float, list[float]]:
+        turns = Turns()
+
+        async def downloads() -> float:
+            turn = await turns.take(1)
+            try:
+                await stepwise(asyncio.sleep(10.0), turn)
+                return loop().time()
+            finally:
+                turn.give_back()
+
+        others = [asyncio.ensure_future(downloads()) for _ in range(3)]
+        await asyncio.sleep(0)
+        return await served(turns, level), await asyncio.gather(*others)
+
+    ended, others = run(main())
+    assert ended <= 3 * IDLE_SECONDS + LONG + 1e-9
+    assert max(others) <= 10.0 + 3 * IDLE_SECONDS + LONG + 1e-9
+
+
+def test_who_goes_on_after_a_wait_waits_for_its_turn_again() -> None:
+    async def main() -> list[str]:
+        turns, seen = Turns(), []
+
+        async def work() -> None:
+            await asyncio.sleep(2 * IDLE_SECONDS)
+            seen.append("goes on")
+
+        turn = await turns.take(1)
+        goes_on = asyncio.ensure_future(stepwise(work(), turn))
+        other = await turns.take(1)  # as the first one waits
+
+        async def long() -> None:
+            for _ in range(20):
+                loop().work(IDLE_SECONDS)
+                await asyncio.sleep(0)
+            seen.append("other")
+
+        await stepwise(long(), other)
+        other.give_back()
+        await goes_on
+        turn.give_back()
+        return seen
+
+    assert run(main()) == ["other", "goes on"]
+
+
+@pytest.mark.parametrize("urgent", [0, 1])
+def test_a_lock_of_who_is_stopped_comes_free(urgent: int) -> None:
+    async def main() -> list[int]:
+        turns, lock, order = Turns(), asyncio.Lock(), []
+
+        async def locked(level: int) -> None:
+            turn = await turns.take(level)
+
+            async def work() -> None:
+                async with lock:
+                    for _ in range(9):
+                        await asyncio.sleep(0)
+                    order.append(level)
+
+            try:
+                await stepwise(work(), turn)
+            finally:
+                turn.give_back()
+
+        first = asyncio.ensure_future(locked(2))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert lock.locked() and not first.done()
+        await asyncio.wait_for(asyncio.gather(first, locked(urgent)), 10)
+        return order
+
+    assert run(main()) == [2, urgent]
+
+
+def test_a_turn_that_was_given_up_can_be_given_back() -> None:
+    async def main() -> None:
+        turns = Turns()
+        turn = await turns.take(1)
+        await asyncio.sleep(2 * IDLE_SECONDS)
+        other = await turns.take(1)
+        stopped = turn.must_stop()
+        assert stopped is not None and not stopped.done()
+        turn.give_back()
+        other.give_back()
+        assert turns.ask(1).done()
 
     run(main())

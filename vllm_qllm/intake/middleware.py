@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of, route_of
+from vllm_qllm.access.route_kind import RouteKind, kind_of
 from vllm_qllm.access.tenant_request import TenantRequest, visit_in
 from vllm_qllm.intake.expected import expected_level
 from vllm_qllm.intake.json_size import JsonSize
@@ -60,7 +61,7 @@ class IntakeMiddleware:
         served = Passage(limits, level)
         token = passage.set(served)
         try:
-            if not body.is_small:
+            if not body.is_small and not _by_operator(route, tenant_request):
                 async with _unless_gone(receive) as gone:
                     served.turn = await self._turn_unless(gone, level)
                 if served.turn is None:
@@ -76,13 +77,21 @@ class IntakeMiddleware:
         asked = self._turns.ask(level)
         try:
             await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # by the server, when nobody is there to use a turn
+        except BaseException:  # by the server, when nobody is there to use a turn
             withdraw(asked)
             raise
         if asked.done():
             return asked.result()
         withdraw(asked)
         return None
+
+
+def _by_operator(route: str, tenant_request: TenantRequest | None) -> bool:
+    """Whether the server's operator asks, who waits for nobody: its new weights are for all.
+
+    Without tenants anybody may ask that.
+    """
+    return tenant_request is not None and kind_of(route) is RouteKind.OPERATOR
 
 
 class _Body:

@@ -11,19 +11,25 @@ from typing import NamedTuple
 # What took longer than this gives the loop to others, for so many times as long.
 SHORT_SECONDS, REST = 0.005, 4.0
 LONGEST_REST_SECONDS = 2.0
+# Whose work leaves the loop for longer than this waits for something else, and gives its turn up.
+IDLE_SECONDS = 0.05
 
 
 class _Waiting(NamedTuple):
     level: int
-    number: int
+    number: int  # by which equals are in order, also where one comes again
+    entry: int
     asked: asyncio.Future[Turn]
+    turn: Turn
 
 
 class Turns:
     """The most urgent first, equals in the order in which they came. Belongs to one event loop.
 
     Nobody waits for the turn of a less urgent class, nor for the rest after it. What has such a
-    turn is stopped meanwhile, where it leaves the loop to others anyway.
+    turn is stopped meanwhile, where it leaves the loop to others anyway. A turn counts while its
+    work has the loop or could have it: who waits for a download, or for a lock of somebody who is
+    stopped, gives it up meanwhile and queues for it again.
     """
 
     def __init__(self) -> None:
@@ -42,28 +48,39 @@ class Turns:
         asked = self.ask(level)
         try:
             return await asked
-        except asyncio.CancelledError:
+        except BaseException:
             withdraw(asked)
             raise
 
     def ask(self, level: int) -> asyncio.Future[Turn]:
         """As :meth:`take`, for who may not wait to the end, and then has to :func:`withdraw`."""
+        return self.queue(Turn(self, level, next(self._numbers)))
+
+    def queue(self, turn: Turn) -> asyncio.Future[Turn]:
+        """As :meth:`ask`, for a turn that was given up."""
         asked: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, _Waiting(level, next(self._numbers), asked))
+        entry = next(self._numbers)
+        heapq.heappush(self._waiting, _Waiting(turn.level, turn.number, entry, asked, turn))
         self.changed()
         return asked
 
+    def leave(self, turn: Turn) -> None:
+        """A turn does not count until it comes again."""
+        self._held.remove(turn)
+        self.changed()
+
     def release(self, turn: Turn, rest: float) -> None:
         """A turn is over; after ``rest`` seconds the next of its class may come."""
-        self._held.remove(turn)
+        if turn in self._held:
+            self._held.remove(turn)
         if rest > 0:
             self._rests.append(turn.level)
             asyncio.get_running_loop().call_later(rest, self._rested, turn.level)
         self.changed()
 
-    def stop_for(self, level: int) -> asyncio.Future[None] | None:
-        """What is done when a class may go on; None: it need not be stopped."""
-        if all(turn.level >= level for turn in self._held):
+    def stop_for(self, turn: Turn) -> asyncio.Future[None] | None:
+        """What is done when a turn may go on, or has to ask again; None: it may."""
+        if turn in self._held and all(other.level >= turn.level for other in self._held):
             return None
         stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped.append(stopped)
@@ -72,13 +89,13 @@ class Turns:
     def changed(self) -> None:
         """Let in whoever may come now."""
         while self._waiting:
-            level, _, asked = self._waiting[0]
+            level, _, _, asked, turn = self._waiting[0]
             if not asked.done() and not self._may_come(level):
                 break  # and so nobody else may, being less urgent
             heapq.heappop(self._waiting)
             if not asked.done():  # withdrawn
-                turn = Turn(self, level)
                 self._held.append(turn)
+                turn.came()
                 asked.set_result(turn)
         stopped, self._stopped = self._stopped, []
         for each in stopped:  # those who must stop again do so
@@ -106,15 +123,25 @@ class Turn:
 
     Attributes:
         level: index of the class.
+        number: it is before those of its class with greater ones.
     """
 
-    def __init__(self, turns: Turns, level: int) -> None:
-        self.level = level
+    def __init__(self, turns: Turns, level: int, number: int) -> None:
+        self.level, self.number = level, number
         self._turns: Turns | None = turns
         self._loop = asyncio.get_running_loop()
         # Of the loop's time, that of this turn's own work alone: others have theirs meanwhile.
         self._seconds = 0.0
         self._since: float | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._is_held = False
+        self._again: asyncio.Future[Turn] | None = None
+
+    def came(self) -> None:
+        """It counts from now on, as long as its work does not wait for others."""
+        self._is_held, self._again = True, None
+        if self._since is None:
+            self._wait()
 
     def classed(self, level: int) -> None:
         """The class has been found out, and is another one."""
@@ -127,6 +154,7 @@ class Turn:
         if self._since is not None:
             return False
         self._since = self._loop.time()
+        self._go_on()
         return True
 
     def pause(self) -> None:
@@ -134,10 +162,33 @@ class Turn:
         if self._since is not None:
             self._seconds += self._loop.time() - self._since
             self._since = None
+            if self._is_held:
+                self._wait()
 
     def must_stop(self) -> asyncio.Future[None] | None:
         """What to wait for before its work may go on, if it has to wait."""
-        return None if self._turns is None else self._turns.stop_for(self.level)
+        if self._turns is None:
+            return None
+        if not self._is_held and self._again is None:
+            self._again = self._turns.queue(self)
+            if self._again.done():  # it came at once
+                self._again = None
+        return self._turns.stop_for(self)
+
+    def _wait(self) -> None:
+        self._go_on()
+        self._idle = self._loop.call_later(IDLE_SECONDS, self._leave)
+
+    def _go_on(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _leave(self) -> None:
+        self._idle = None
+        if self._turns is not None and self._is_held:
+            self._is_held = False
+            self._turns.leave(self)
 
     def give_back(self) -> None:
         """Let the next one in, soon; called again it does nothing."""
@@ -145,6 +196,10 @@ class Turn:
         if turns is None:
             return
         self.pause()
+        self._go_on()
+        self._is_held = False
+        if self._again is not None:
+            self._again.cancel()
         # An urgent request needs the loop a dozen times before it is with the engine. If the next
         # large one came at once, it would meet as many of them. The most urgent wait for nobody.
         rests = self.level > 0 and self._seconds > SHORT_SECONDS
