@@ -105,3 +105,61 @@ def test_it_answers_in_place_of_the_route(
     for other in ({"params": {"name[]": "things_total"}}, {"headers": accept}):
         texts = {TestClient(app).get("/metrics/", **other).text for app in (stock, ours)}
         assert len(texts) == 1 and texts != {theirs.text}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An application, and the texts that were asked for."""
+    asked: list[int] = []
+
+    class Counted(CollectorRegistry):
+        def collect(self) -> Any:
+            asked.append(1)
+            return super().collect()
+
+    registry = Counted()
+    Counter("things", "of a kind", registry=registry)
+    monkeypatch.setattr(metrics, "get_prometheus_registry", lambda: registry)
+    app = FastAPI()
+    metrics.attach_router(app)
+    ScrapeEndpoint().attach_router(app)
+    asked.clear()
+    return app, asked
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/metrics/x", "/metrics?name[]=things"])
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "ODD"])
+def test_no_text_is_made_for_who_does_not_ask_for_one(counted: Any, path: str, method: str) -> None:
+    app, asked = counted
+    answer = TestClient(app).request(method, path)
+    assert answer.status_code == (200 if method == "HEAD" else 405)
+    assert (answer.content, asked) == (b"", [])
+    if method == "HEAD":
+        assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_who_comes_while_a_text_is_made_gets_that(counted: Any) -> None:
+    app, asked = counted
+
+    async def get() -> tuple[int, bytes]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": []}
+        await app(scope | {"query_string": b""}, asyncio.Event().wait, send)
+        return sent[0]["status"], sent[1]["body"]
+
+    async def main() -> set[tuple[int, bytes]]:
+        waiting = [asyncio.ensure_future(get()) for _ in range(40)]
+        await asyncio.sleep(0)
+        waiting.pop(0).cancel()  # who goes away takes it from nobody
+        answers = set(await asyncio.gather(*waiting))
+        assert len(asked) == 1
+        await get()
+        assert len(asked) == 2
+        return answers
+
+    [(status, text)] = asyncio.run(main())
+    assert status == 200 and b"things_total 0.0" in text

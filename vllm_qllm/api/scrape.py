@@ -12,7 +12,7 @@ import asyncio
 import copy
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -80,21 +80,47 @@ class Scrapes:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._making: asyncio.Task[bytes] | None = None
+
+    async def _text(self, registry: Callable[[], Collector]) -> bytes:
+        """The text; who comes while one is made gets that, as pieces of many fill the loop."""
+        if self._making is None:
+            self._making = asyncio.ensure_future(in_pieces(registry()))
+            self._making.add_done_callback(self._made)
+        # Nobody who goes away ends it for the others.
+        return await asyncio.shield(self._making)
+
+    def _made(self, _: asyncio.Task[bytes]) -> None:
+        self._making = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        content_type = _content_type(scope)
+        method = scope.get("method")
+        if method != "GET" and _is_for_metrics(scope):
+            # No text is made for who does not ask for one: vLLM would, for any method.
+            headers = {"Allow": "GET, HEAD"} if method != "HEAD" else {}
+            answer = Response(status_code=200 if method == "HEAD" else 405, headers=headers)
+            if method == "HEAD":
+                answer.headers["Content-Type"] = _content_type(scope) or CONTENT_TYPE_LATEST
+                del answer.headers["Content-Length"]  # of a text that is not there
+            await answer(scope, receive, send)
+            return
+        content_type = _content_type(scope) if method == "GET" else None
         if content_type is None:
             await self._app(scope, receive, send)
             return
         from vllm.entrypoints.serve.instrumentator import metrics
 
-        text = await in_pieces(metrics.get_prometheus_registry())
+        text = await self._text(metrics.get_prometheus_registry)
         await Response(text, headers={"Content-Type": content_type})(scope, receive, send)
+
+
+def _is_for_metrics(scope: Scope) -> bool:
+    return scope["type"] == "http" and PATH in scope["path"] and path_of(route_of(scope)) == PATH
 
 
 def _content_type(scope: Scope) -> str | None:
     """What vLLM would call its answer; None for what is not answered here."""
-    if scope["type"] != "http" or scope["method"] != "GET" or PATH not in scope["path"]:
+    if not _is_for_metrics(scope):
         return None
     route = route_of(scope)
     if route == f"GET {PATH}":
