@@ -17,6 +17,7 @@ from vllm_qllm.api import draining, log_probabilities, refused, tier
 from vllm_qllm.api.held import held
 from vllm_qllm.api.notices import NOTICES
 from vllm_qllm.api.priority import UnclearError, asked_of, heard, leaves_it_open
+from vllm_qllm.api.program import check_program
 from vllm_qllm.api.said import EXTRA, FIELDS, Said
 from vllm_qllm.api.sequences import declared, of_a_prompt, sequences
 from vllm_qllm.config import PriorityConfig, carried
@@ -71,6 +72,7 @@ def _checked(handler: Any, name: str, config: PriorityConfig) -> Create:
         body = await _body(request, raw_request)
         said = heard(request, body)
         asked = asked_of(config, said, raw_request)
+        check_program(request)
         granted = _granted(handler, config, request, said, asked, raw_request)
         if isinstance(granted, Refusal):
             return handler.create_error_response(
