@@ -141,6 +141,7 @@ def test_what_a_server_may_say_about_waiting() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
     assert retry.told("7") == 7 and retry.told(" 7 ") == 7
     assert retry.told("86400") == retry.told("9" * 5000) == retry.MAX_WAIT
+    assert (retry.told("0" * 12 + "30"), retry.told("0" * 12)) == (30, 0)
     assert retry.told(soon) == pytest.approx(20, abs=2)
     assert retry.told("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert [retry.told(text) for text in (None, "", "soon", "-3", "²", "1e9")] == [None] * 6

@@ -27,7 +27,7 @@ def told(retry_after: str | None) -> float | None:
     """
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
-        return min(MAX_WAIT, float(text[:9]))
+        return min(MAX_WAIT, float(text.lstrip("0")[:9] or 0))
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         date = parsedate_to_datetime(text)
         date = date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -175,8 +175,9 @@ async def _unless_gone(receive: Receive):  # type: ignore[no-untyped-def]
         yield gone
     finally:
         gone.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await gone
+        await asyncio.wait((gone,))  # which a cancellation of this task itself ends
+        if not gone.cancelled():
+            gone.result()
 
 
 def _noticed(served: Passage, send: Send) -> Send:

@@ -50,9 +50,3 @@ class Passage:
 
 # Whose request is being served; None where none came by HTTP.
 passage: ContextVar[Passage | None] = ContextVar("vllm_qllm.passage", default=None)
-
-
-def is_less_urgent() -> bool:
-    """Whether what is being served must not hold up the most urgent class."""
-    served = passage.get()
-    return served is not None and served.level > 0
