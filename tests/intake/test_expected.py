@@ -23,8 +23,10 @@ from tests.access.test_route_kind import in_the_text
 from tests.api.test_handlers import SETTLED, subclasses
 from vllm_qllm.access.access_control import AccessControl
 from vllm_qllm.access.route_kind import KINDS, RouteKind
+from vllm_qllm.api import said
 from vllm_qllm.api.serving import ENTRIES
 from vllm_qllm.config import PriorityConfig
+from vllm_qllm.intake import urgency_fields
 from vllm_qllm.intake.expected import expected_level
 
 CONFIG = PriorityConfig(classes=CLASSES)
@@ -184,3 +186,9 @@ def test_no_body_takes_longer_than_to_read_one_as_long(body: bytes) -> None:
     route = "POST /v1/completions"
     own = seconds(lambda: expected_level(CONFIG, route, None, NO_HEADERS, lambda: body))
     assert own < 4 * seconds(lambda: json.loads(document))
+
+
+def test_the_names_are_those_that_handlers_read() -> None:
+    """Handlers stand above this in the order of imports."""
+    assert {urgency_fields.PRIORITY, urgency_fields.SERVICE_TIER} < set(said.FIELDS)
+    assert urgency_fields.EXTRA == said.EXTRA

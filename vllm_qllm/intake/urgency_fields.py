@@ -9,9 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vllm_qllm.api.said import EXTRA
-
-PRIORITY, SERVICE_TIER = "priority", "service_tier"
+PRIORITY, SERVICE_TIER, EXTRA = "priority", "service_tier", "extra_body"
 FIELDS = {name.encode(): name for name in (PRIORITY, SERVICE_TIER, EXTRA)}
 ESCAPE = b"\\u00"
 # Of a name, each letter of which may be written as "\u0070".
