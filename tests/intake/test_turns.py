@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -336,3 +337,51 @@ def test_a_turn_that_was_given_up_can_be_given_back() -> None:
         assert turns.ask(1).done()
 
     run(main())
+
+
+@pytest.mark.parametrize("patience", [2.0, math.inf])
+def test_whoever_has_waited_for_long_enough_comes_next(patience: float) -> None:
+    """More urgent bodies that leave most of the loop idle would keep it out for ever."""
+
+    async def main() -> float:
+        turns = Turns()
+
+        async def stream() -> None:
+            others = []
+            for _ in range(120):
+                others.append(asyncio.ensure_future(served(turns, 1, 0.02)))
+                await asyncio.sleep(1 / 12)
+            await asyncio.gather(*others)
+
+        urgent = asyncio.ensure_future(stream())
+        await asyncio.sleep(0.5)
+        began = loop().time()
+        turn = await turns.take(2, patience)
+        await busy(turn, 0.02, 5)
+        turn.give_back()
+        waited = loop().time() - began
+        await urgent
+        return waited
+
+    waited = run(main())
+    assert waited < 2.3 if patience == 2.0 else waited > 5
+
+
+def test_who_is_stopped_for_long_enough_goes_on() -> None:
+    async def main() -> float:
+        turns = Turns()
+        turn = await turns.take(2, 1.0)
+
+        async def urgent() -> None:
+            for _ in range(40):
+                await served(turns, 1, 0.1)
+
+        began = loop().time()
+        other = asyncio.ensure_future(urgent())
+        await busy(turn, 0.02, 10)
+        turn.give_back()
+        waited = loop().time() - began
+        await other
+        return waited
+
+    assert run(main()) < 1.5

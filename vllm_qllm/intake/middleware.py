@@ -63,7 +63,8 @@ class IntakeMiddleware:
         try:
             if not body.is_small and not _by_operator(route, tenant_request):
                 async with _unless_gone(receive) as gone:
-                    served.turn = await self._turn_unless(gone, level)
+                    patience = limits.config.classes[level].max_wait_ms / 1000
+                    served.turn = await self._turn_unless(gone, level, patience)
                 if served.turn is None:
                     return
             work = self._app(scope, body.again(receive), _noticed(served, send))
@@ -72,9 +73,11 @@ class IntakeMiddleware:
             served.was_read()
             passage.reset(token)
 
-    async def _turn_unless(self, gone: asyncio.Future[Message], level: int) -> Turn | None:
+    async def _turn_unless(
+        self, gone: asyncio.Future[Message], level: int, patience: float
+    ) -> Turn | None:
         """One's turn; None if the client goes away before."""
-        asked = self._turns.ask(level)
+        asked = self._turns.ask(level, patience)
         try:
             await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:  # by the server, when nobody is there to use a turn

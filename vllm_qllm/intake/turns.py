@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from typing import NamedTuple
 
 # What took longer than this gives the loop to others, for so many times as long.
@@ -29,7 +30,8 @@ class Turns:
     Nobody waits for the turn of a less urgent class, nor for the rest after it. What has such a
     turn is stopped meanwhile, where it leaves the loop to others anyway. A turn counts while its
     work has the loop or could have it: who waits for a download, or for a lock of somebody who is
-    stopped, gives it up meanwhile and queues for it again.
+    stopped, gives it up meanwhile and queues for it again. Whoever has waited for the time that its
+    class is to wait at most counts as the most urgent from then on.
     """
 
     def __init__(self) -> None:
@@ -39,30 +41,38 @@ class Turns:
         self._rests: list[int] = []  # their levels
         self._stopped: list[asyncio.Future[None]] = []
 
-    async def take(self, level: int) -> Turn:
+    async def take(self, level: int, patience: float = math.inf) -> Turn:
         """Wait for one's turn; it lasts until it is given back.
 
         Args:
             level: index of the class.
+            patience: seconds after which it is as urgent as any.
         """
-        asked = self.ask(level)
+        asked = self.ask(level, patience)
         try:
             return await asked
         except BaseException:
             withdraw(asked)
             raise
 
-    def ask(self, level: int) -> asyncio.Future[Turn]:
+    def ask(self, level: int, patience: float = math.inf) -> asyncio.Future[Turn]:
         """As :meth:`take`, for who may not wait to the end, and then has to :func:`withdraw`."""
-        return self.queue(Turn(self, level, next(self._numbers)))
+        return self.queue(Turn(self, level, next(self._numbers), patience))
 
     def queue(self, turn: Turn) -> asyncio.Future[Turn]:
         """As :meth:`ask`, for a turn that was given up."""
         asked: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        entry = next(self._numbers)
-        heapq.heappush(self._waiting, _Waiting(turn.level, turn.number, entry, asked, turn))
-        self.changed()
+        turn.asked = asked
+        self.enter(turn)
         return asked
+
+    def enter(self, turn: Turn) -> None:
+        """Let a turn that is asked for wait where it belongs; it may wait elsewhere already."""
+        assert turn.asked is not None
+        entry = next(self._numbers)
+        waiting = _Waiting(turn.urgency, turn.number, entry, turn.asked, turn)
+        heapq.heappush(self._waiting, waiting)
+        self.changed()
 
     def leave(self, turn: Turn) -> None:
         """A turn does not count until it comes again."""
@@ -80,7 +90,7 @@ class Turns:
 
     def stop_for(self, turn: Turn) -> asyncio.Future[None] | None:
         """What is done when a turn may go on, or has to ask again; None: it may."""
-        if turn in self._held and all(other.level >= turn.level for other in self._held):
+        if turn in self._held and all(other.urgency >= turn.urgency for other in self._held):
             return None
         stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped.append(stopped)
@@ -103,7 +113,7 @@ class Turns:
                 each.set_result(None)
 
     def _may_come(self, level: int) -> bool:
-        return all(turn.level > level for turn in self._held) and all(
+        return all(turn.urgency > level for turn in self._held) and all(
             rest > level for rest in self._rests
         )
 
@@ -124,18 +134,29 @@ class Turn:
     Attributes:
         level: index of the class.
         number: it is before those of its class with greater ones.
+        asked: done when it comes, if it is waited for.
     """
 
-    def __init__(self, turns: Turns, level: int, number: int) -> None:
+    def __init__(self, turns: Turns, level: int, number: int, patience: float = math.inf) -> None:
         self.level, self.number = level, number
+        self._is_overdue = False
+        self.asked: asyncio.Future[Turn] | None = None
         self._turns: Turns | None = turns
         self._loop = asyncio.get_running_loop()
+        self._patience: asyncio.TimerHandle | None = None
+        if patience < math.inf:
+            self._patience = self._loop.call_later(patience, self._hurry)
         # Of the loop's time, that of this turn's own work alone: others have theirs meanwhile.
         self._seconds = 0.0
         self._since: float | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._is_held = False
         self._again: asyncio.Future[Turn] | None = None
+
+    @property
+    def urgency(self) -> int:
+        """Index of the class as which it counts."""
+        return 0 if self._is_overdue else self.level
 
     def came(self) -> None:
         """It counts from now on, as long as its work does not wait for others."""
@@ -148,6 +169,16 @@ class Turn:
         self.level = level
         if self._turns is not None:
             self._turns.changed()
+
+    def _hurry(self) -> None:
+        """It has waited for long enough."""
+        turns, self._is_overdue = self._turns, True
+        if turns is None:
+            return
+        if self.asked is not None and not self.asked.done():
+            turns.enter(self)
+        else:
+            turns.changed()
 
     def begin(self) -> bool:
         """Its work has the loop from now on; False if that was known."""
@@ -195,6 +226,8 @@ class Turn:
         turns, self._turns = self._turns, None
         if turns is None:
             return
+        if self._patience is not None:
+            self._patience.cancel()
         self.pause()
         self._go_on()
         self._is_held = False
