@@ -199,8 +199,13 @@ def test_beam_search_is_no_way_around(tenants: Tenants) -> None:
 def test_a_program_of_the_same_name_is_another_one(tenants: Tenants) -> None:
     """One tenant's next turn does not take the place of what another one's has left."""
     # The last one takes the place of the first, and of no other.
-    turns = [("jobs", "p", 1), ("lowered", "p", 2), ("modest", ["jobs", "p"], 3), ("jobs", "p", 3)]
+    turns = [("jobs", "p", 1), ("lowered", "p", 2), ("modest", "p", 3), ("jobs", "p", 3)]
     one = None
+    # Nor can a name be made to look like another tenant's.
+    forged = {"priority": 9, "vllm_xargs": {"program_id": ["jobs", "p"]}}
+    with tenants.http("modest") as client:
+        body = {"model": MODEL, "prompt": "hi", "max_tokens": 1, **forged}
+        assert client.post("/v1/completions", json=body).status_code == 400
     for token, (tenant, name, kept) in enumerate(turns, 3):
         said = {"priority": 9, "vllm_xargs": {"program_id": name}}
         with tenants.http(tenant) as client:
