@@ -11,6 +11,7 @@ from itertools import chain
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from vllm_qllm.access.collector import AccessCollector
 from vllm_qllm.api.standstill import StandstillCollector
@@ -29,9 +30,8 @@ def with_priority_metrics(registry: CollectorRegistry) -> CollectorRegistry:
     prepared = location.prepared()
     several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
     if prepared is not None and not several and registry not in _registered:
-        registry.register(_collector(prepared))
-        registry.register(AccessCollector())
-        registry.register(StandstillCollector())
+        for collector in _collectors(prepared):
+            registry.register(collector)
         _registered.add(registry)
     return registry
 
@@ -41,14 +41,10 @@ def with_priority_families(families: Iterable[Family]) -> Iterable[Family]:
     prepared = location.prepared()
     if prepared is None:
         return families
-    return chain(
-        families,
-        _collector(prepared).collect(),
-        AccessCollector().collect(),
-        StandstillCollector().collect(),
-    )
+    return chain(families, *(collector.collect() for collector in _collectors(prepared)))
 
 
 @functools.cache
-def _collector(prepared: location.Prepared) -> PriorityCollector:
-    return PriorityCollector(prepared.classes, prepared.prefix)
+def _collectors(prepared: location.Prepared) -> tuple[Collector, ...]:
+    classes = PriorityCollector(prepared.classes, prepared.prefix)
+    return classes, AccessCollector(), StandstillCollector()

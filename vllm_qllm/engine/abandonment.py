@@ -71,7 +71,7 @@ class Abandonment:
         """
         found: list[Request] = []
         for step in reversed(self._flight.suspended):
-            requests = self._members(step)
+            requests = self._requests.living(step.request_ids)
             may_end = step.level > level and not step.restoring
             if not may_end or not all(map(self._victims.may_lose_step, requests)):
                 break
@@ -88,16 +88,14 @@ class Abandonment:
         """
         if step.restoring:
             return False
-        return not losing or all(map(self._victims.may_lose_step, self._members(step)))
+        return not losing or all(
+            map(self._victims.may_lose_step, self._requests.living(step.request_ids))
+        )
 
     def unwanted(self, step: Step) -> bool:
         """Whether nobody waits for a suspended step: its requests have all been aborted."""
         aborted = {request_id for request_id, _ in step.pending_aborts}
         return not step.restoring and step.request_ids.keys() <= aborted
-
-    def _members(self, step: Step) -> list[Request]:
-        found = map(self._requests.known, step.request_ids)
-        return [request for request in found if request is not None]
 
     # -- how -----------------------------------------------------------------------------------
 
@@ -117,7 +115,7 @@ class Abandonment:
         # vLLM has registered the hashes of blocks that are never written now.
         self._blocks.forget(step.unwritten_blocks)
         computed = {}
-        for request in self._members(step):
+        for request in self._requests.living(step.request_ids):
             tokens = step.request_ids[request.request_id]
             self._accounting.abandoned(self._requests.level(request), tokens)
             computed[request.request_id] = request.num_computed_tokens - tokens

@@ -141,10 +141,6 @@ class KVGuard:
             return None
         return max(room, 0)
 
-    def growth(self, request: Request) -> int:
-        """Blocks that ``request`` has yet to get for its tokens, at most."""
-        return self._blocks.growth(request)
-
     def _leaves_reserve(self, request: Request, without: int = 0) -> bool:
         """Whether the reserve is not for ``request``, with so many others ``without`` blocks."""
         # The only admitted request may use the reserve: it must be able to finish.

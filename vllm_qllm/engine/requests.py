@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
@@ -77,6 +77,11 @@ class Requests:
     def known(self, request_id: str) -> Request | None:
         """The request of this id unless it has ended."""
         return self._scheduler.requests.get(request_id)
+
+    def living(self, request_ids: Iterable[str]) -> list[Request]:
+        """Those of these requests that have not ended, in order."""
+        found = map(self.known, request_ids)
+        return [request for request in found if request is not None]
 
     def preempt_held(self, request: Request) -> None:
         """Take the KV blocks of one of ``held``, which then waits again."""

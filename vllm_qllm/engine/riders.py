@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from vllm.v1.request import Request
 
+from vllm_qllm.engine.blocks import Blocks
 from vllm_qllm.engine.census import Census
 from vllm_qllm.engine.decode_cost import DecodeCost
 from vllm_qllm.engine.kv_guard import KVGuard
@@ -23,7 +24,7 @@ class Riders:
         slowdown: ``ride_slowdown``.
         budget: tokens of a step.
         drafts: tokens that are speculated for a decode.
-        requests, census, kv_guard, decode_cost: of the scheduler.
+        requests, census, blocks, kv_guard, decode_cost: of the scheduler.
         on_host: tokens of a waiting request that need not be computed, by its id.
     """
 
@@ -34,6 +35,7 @@ class Riders:
         drafts: int,
         requests: Requests,
         census: Census,
+        blocks: Blocks,
         kv_guard: KVGuard,
         decode_cost: DecodeCost,
         on_host: Callable[[str], int],
@@ -43,6 +45,7 @@ class Riders:
         self._each = 1 + drafts
         self._requests = requests
         self._census = census
+        self._blocks = blocks
         self._kv_guard = kv_guard
         self._decode_cost = decode_cost
         self._on_host = on_host
@@ -106,7 +109,7 @@ class Riders:
         for request in candidates:
             if len(riders) == plan.riders:
                 break
-            growth = self._kv_guard.growth(request)
+            growth = self._blocks.growth(request)
             if growth <= blocks and room.take(request):
                 blocks -= growth
                 riders.append(request)

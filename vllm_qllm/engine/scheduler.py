@@ -114,6 +114,7 @@ class PriorityScheduler(Scheduler):
             self.num_spec_tokens,
             requests,
             self.census,
+            blocks,
             self.kv_guard,
             self.decode_cost,
             self.parking.on_host,
@@ -396,7 +397,7 @@ class PriorityScheduler(Scheduler):
         computed = self.abandonment.ending(step) if step.abandoned else {}
         for request_id, status in step.pending_aborts:
             self._finish(request_id, status)
-        requests = [self.requests[i] for i in step.request_ids if i in self.requests]
+        requests = self.by_class.living(step.request_ids)
         self.grammars.note_failed()
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self.grammars.charge(requests, outputs)

@@ -134,7 +134,7 @@ class Turn:
     Attributes:
         level: index of the class.
         number: it is before those of its class with greater ones.
-        asked: done when it comes, if it is waited for.
+        asked: done when it comes, also when it comes again.
     """
 
     def __init__(self, turns: Turns, level: int, number: int, patience: float = math.inf) -> None:
@@ -151,7 +151,6 @@ class Turn:
         self._since: float | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._is_held = False
-        self._again: asyncio.Future[Turn] | None = None
 
     @property
     def urgency(self) -> int:
@@ -160,7 +159,7 @@ class Turn:
 
     def came(self) -> None:
         """It counts from now on, as long as its work does not wait for others."""
-        self._is_held, self._again = True, None
+        self._is_held = True
         if self._since is None:
             self._wait()
 
@@ -170,12 +169,16 @@ class Turn:
         if self._turns is not None:
             self._turns.changed()
 
+    @property
+    def _is_waiting(self) -> bool:
+        return self.asked is not None and not self.asked.done()
+
     def _hurry(self) -> None:
         """It has waited for long enough."""
         turns, self._is_overdue = self._turns, True
         if turns is None:
             return
-        if self.asked is not None and not self.asked.done():
+        if self._is_waiting:
             turns.enter(self)
         else:
             turns.changed()
@@ -200,10 +203,8 @@ class Turn:
         """What to wait for before its work may go on, if it has to wait."""
         if self._turns is None:
             return None
-        if not self._is_held and self._again is None:
-            self._again = self._turns.queue(self)
-            if self._again.done():  # it came at once
-                self._again = None
+        if not self._is_held and not self._is_waiting:
+            self._turns.queue(self)
         return self._turns.stop_for(self)
 
     def _wait(self) -> None:
@@ -231,8 +232,8 @@ class Turn:
         self.pause()
         self._go_on()
         self._is_held = False
-        if self._again is not None:
-            self._again.cancel()
+        if self.asked is not None:
+            self.asked.cancel()  # which does nothing once it is done
         # An urgent request needs the loop a dozen times before it is with the engine. If the next
         # large one came at once, it would meet as many of them. The most urgent wait for nobody.
         rests = self.level > 0 and self._seconds > SHORT_SECONDS
