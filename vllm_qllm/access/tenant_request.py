@@ -146,10 +146,10 @@ class TenantRequest:
 
 def tenant_request_of(raw_request: Any) -> TenantRequest | None:
     """What a request of FastAPI may do; None when it came by another way than the middleware."""
-    return visit_in(raw_request.scope)
+    return tenant_request_in(raw_request.scope)
 
 
-def visit_in(scope: Mapping[str, Any]) -> TenantRequest | None:
+def tenant_request_in(scope: Mapping[str, Any]) -> TenantRequest | None:
     """As :func:`tenant_request_of`, of an ASGI scope."""
     tenant_request = scope.get(SCOPE_KEY)
     return tenant_request if isinstance(tenant_request, TenantRequest) else None

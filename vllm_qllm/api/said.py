@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-EXTRA = "extra_body"
-FIELDS = ("priority", "service_tier", "vllm_xargs")
+from vllm_qllm.intake.urgency_fields import EXTRA, PRIORITY, SERVICE_TIER
+
+FIELDS = (PRIORITY, SERVICE_TIER, "vllm_xargs")
 
 
 class ContradictionError(ValueError):

@@ -15,10 +15,8 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vllm_qllm.api.said import EXTRA
 from vllm_qllm.config import PriorityConfig, carried
-
-FIELD = "service_tier"
+from vllm_qllm.intake.urgency_fields import EXTRA, SERVICE_TIER
 
 
 def strict_routes(app: FastAPI) -> dict[str, tuple[str, ...]]:
@@ -27,7 +25,7 @@ def strict_routes(app: FastAPI) -> dict[str, tuple[str, ...]]:
     for route in app.routes:
         body = route.body_field if isinstance(route, APIRoute) else None
         model = None if body is None else body.field_info.annotation
-        field = getattr(model, "model_fields", {}).get(FIELD)
+        field = getattr(model, "model_fields", {}).get(SERVICE_TIER)
         if field is not None and get_origin(field.annotation) is Literal:
             found[route.path] = get_args(field.annotation)  # type: ignore[attr-defined]
     return found
@@ -41,17 +39,17 @@ def rewritten(config: PriorityConfig, body: bytes, names: tuple[str, ...]) -> by
         body: JSON; what is none, and a tier that nobody knows, stays as it is.
         names: that vLLM's model takes.
     """
-    if FIELD.encode() not in body:
+    if SERVICE_TIER.encode() not in body:
         return body
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    if not isinstance(data, dict) or FIELD not in data:
+    if not isinstance(data, dict) or SERVICE_TIER not in data:
         return body
-    tier = data[FIELD]
+    tier = data[SERVICE_TIER]
     if tier is None:
-        del data[FIELD]
+        del data[SERVICE_TIER]
     elif tier in names or config.tier_priority(tier) is None or not _moved(data, tier):
         return body
     return json.dumps(data).encode()
@@ -61,10 +59,10 @@ def _moved(data: dict[str, Any], tier: str) -> bool:
     """Put the tier where handlers look and models do not; False: another one is there."""
     extra = data.get(EXTRA)
     extra = {} if extra is None else extra
-    if not isinstance(extra, dict) or extra.get(FIELD, tier) != tier:
+    if not isinstance(extra, dict) or extra.get(SERVICE_TIER, tier) != tier:
         return False
-    del data[FIELD]
-    data[EXTRA] = extra | {FIELD: tier}
+    del data[SERVICE_TIER]
+    data[EXTRA] = extra | {SERVICE_TIER: tier}
     return True
 
 

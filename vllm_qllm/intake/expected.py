@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
+from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
 
 from vllm_qllm.access.route_kind import RouteKind, kind_of
 from vllm_qllm.access.tenant_request import TenantRequest
 from vllm_qllm.config import PriorityConfig
 from vllm_qllm.intake.urgency_fields import PRIORITY, UNCLEAR, urgency_fields
-
-PRIORITY_HEADER = "X-Vllm-Priority"
 
 
 def expected_level(

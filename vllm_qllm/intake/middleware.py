@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm_qllm.access.refusal import Refusal
 from vllm_qllm.access.route import path_of, route_of
 from vllm_qllm.access.route_kind import RouteKind, kind_of
-from vllm_qllm.access.tenant_request import TenantRequest, visit_in
+from vllm_qllm.access.tenant_request import TenantRequest, tenant_request_in
 from vllm_qllm.intake.expected import expected_level
 from vllm_qllm.intake.json_size import JsonSize
 from vllm_qllm.intake.limits import Limits
@@ -48,7 +48,7 @@ class IntakeMiddleware:
         ):
             await self._app(scope, receive, send)
             return
-        tenant_request = visit_in(scope)
+        tenant_request = tenant_request_in(scope)
         route = route_of(scope) if tenant_request is None else tenant_request.route
         body = _Body(limits, route, Headers(scope=scope))
         if scope["type"] == "http":  # what comes by a websocket has no end
